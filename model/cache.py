@@ -1,0 +1,95 @@
+"""KV caches of conversations, kept between turns so that only what is new has to be read.
+
+A cache is found by its conversation's key alone and matched on token ids: undo, edit and retry crop it to what still
+holds. Bounded in bytes; the longest unused goes first. Knows nothing of text or sampling.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import DynamicCache
+
+CACHE_BYTES = 512 * 1024 * 1024
+
+
+def full_length_cache() -> DynamicCache:
+    """Returns an empty cache that keeps every position in every layer.
+
+    Built without the model's config on purpose: with it, layers with sliding-window attention would forget what lies
+    before their window, and could not be cropped. The attention mask still applies the window.
+    """
+    return DynamicCache()
+
+
+def bytes_of(cache: DynamicCache) -> int:
+    """Returns the memory that keys and values take."""
+    tensors = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+@dataclass
+class Kept:
+    """A cache and the token ids whose keys and values it holds."""
+
+    cache: DynamicCache = field(default_factory=full_length_cache)
+    ids: list[int] = field(default_factory=list)
+
+    def crop_to(self, prompt: Sequence[int]) -> int:
+        """Removes what `prompt` does not begin with, and returns how many tokens of it need no reading.
+
+        The last token of a prompt is always read again: its logits choose the first new token.
+        """
+        known = 0
+        for mine, wanted in zip(self.ids, prompt[:-1], strict=False):
+            if mine != wanted:
+                break
+            known += 1
+        if surplus := len(self.ids) - known:
+            # A positive length is refused by transformers 5; a negative one is the number of tokens to remove.
+            self.cache.crop(-surplus)
+            del self.ids[known:]
+        return known
+
+
+class CacheShelf:
+    """Caches by conversation key. One turn takes a cache off the shelf and puts it back when it ends."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._forgotten: set[str] = set()
+        self._lock = threading.Lock()
+
+    def take(self, key: str | None) -> Kept:
+        """Returns the cache of a conversation, or a new one. While it is out, nobody else can have it."""
+        with self._lock:
+            return self._kept.pop(key or "", Kept())
+
+    def put(self, key: str | None, kept: Kept) -> None:
+        """Keeps a cache for the next turn, and drops the longest unused ones when there is no room."""
+        if key is None or not kept.ids:
+            return
+        with self._lock:
+            if key in self._forgotten:
+                self._forgotten.discard(key)
+                return
+            self._kept[key] = kept
+            while self._kept and self.bytes > self._limit:
+                self._kept.popitem(last=False)
+
+    def forget(self, key: str, *, in_use: bool = False) -> None:
+        """Drops a conversation's cache; with `in_use`, also the one that a running turn would put back."""
+        with self._lock:
+            self._kept.pop(key, None)
+            if in_use:
+                self._forgotten.add(key)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all caches on the shelf."""
+        return sum(bytes_of(kept.cache) for kept in self._kept.values())
+
+    def __len__(self) -> int:
+        return len(self._kept)

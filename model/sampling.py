@@ -1,0 +1,50 @@
+"""How the next token is chosen from the logits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+CANDIDATES = 64  # only the likeliest are weighed: sorting a vocabulary of 262,144 would cost more than the model
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling settings of one reply.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751).
+        repetition_penalty: 1 is none (Keskar et al. 2019, arXiv:1909.05858).
+        max_new_tokens: longest reply.
+        seed: makes a reply repeatable.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 256
+    seed: int | None = None
+
+
+def choose(logits: torch.Tensor, sampling: Sampling, seen: Sequence[int], generator: torch.Generator) -> int:
+    """Returns the next token id.
+
+    Args:
+        logits: shape `(vocabulary,)`, any float type.
+        seen: ids that the repetition penalty holds against being said again.
+    """
+    logits = logits.float()
+    if sampling.repetition_penalty != 1.0 and seen:
+        index = torch.tensor(sorted(set(seen)), device=logits.device)
+        score = logits[index]
+        penalised = torch.where(score > 0, score / sampling.repetition_penalty, score * sampling.repetition_penalty)
+        logits = logits.scatter(0, index, penalised)
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / sampling.temperature
+    top, ids = logits.topk(min(CANDIDATES, logits.numel()))
+    probability = (top - logits.logsumexp(0)).exp()
+    before = probability.cumsum(0) - probability  # mass of the likelier tokens: the first one is always kept
+    probability[before > sampling.top_p] = 0
+    return int(ids[torch.multinomial(probability, 1, generator=generator)])
