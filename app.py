@@ -17,6 +17,9 @@ from typing import Any, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
+import spaces  # noqa: F401 - on ZeroGPU it patches CUDA, and must come before torch
+
+# isort: split
 import gradio as gr
 from gradio.events import Dependency
 from starlette.middleware import Middleware
@@ -28,7 +31,7 @@ from config import EMBEDDED, Settings, read_settings
 from edge import Edge
 from errors import RemansoError
 from history import Message
-from model import load
+from model import load, zerogpu
 from model.host import Host
 from model.loader import model_id
 from sentences import LANGUAGES, Language, catalogue, preferred, say
@@ -175,7 +178,11 @@ class Page:
         began = gr.Textbox(visible=False)
         region = gr.Textbox(visible=False)
         self.blocks.load(
-            self._begin, [self.session, began, region], None, js="() => ['', ...window.remanso.began()]", **QUIET
+            self._begin,
+            [self.session, began, region],
+            None,
+            js="() => ['', ...(window.remanso?.began() ?? ['', ''])]",
+            **QUIET,
         )
         self.switch.click(
             self._begin, [self.session, began, region], None, js="() => ['', ...window.remanso.switch()]", **QUIET
@@ -394,6 +401,8 @@ def serve(settings: Settings, host: Host | None = None, *, port: int | None = No
         OSError: the port is taken.
     """
     host = host or Host(lambda progress: load(settings, progress))
+    if zerogpu.ON:
+        host.load()  # before the launch, which packs the weights, and in the main thread, whose CUDA is emulated
     chat = Chat(settings, host)
     page = Page(chat, settings)
     visits = Visits(settings.session_grace_seconds)
@@ -424,6 +433,7 @@ def serve(settings: Settings, host: Host | None = None, *, port: int | None = No
                     frames=settings.frame_ancestors,
                     default=settings.default_language,
                     health=lambda: health(host),
+                    embed=f"assets/{next(ASSETS.glob('index-*.js')).name}",
                 )
             ],
             "openapi_url": None,

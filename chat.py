@@ -16,7 +16,7 @@ import traceback
 import unicodedata
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,9 +46,10 @@ class Session:
     conversation: Conversation = field(default_factory=Conversation)
     language: Language | None = None
     country: str = ""
+    spoken: Language | None = None  # the language that the person writes in, which need not be the page's
     level: safety.Level = "none"
     carried: safety.Level = "none"  # the level that earlier conversations of this session ended with
-    card_shown: bool = False
+    helped: safety.Level = "none"  # the most urgent help shown so far; the same is not shown whole again
     busy: bool = False
     sent: deque[float] = field(default_factory=deque)
     key: str = field(default_factory=lambda: secrets.token_hex(16))  # of the KV cache of this conversation
@@ -165,10 +166,16 @@ class Chat:
         found = safety.assess(session.conversation.said("user"))
         level = LEVELS[max(LEVELS.index(found.level), LEVELS.index(session.carried) - 1)]
         session.level = level
+        session.spoken = found.language or session.spoken
+        if level == "elevated" and session.helped != "none":
+            return ""
         seen = safety.Assessment(level, found.category, found.language)
-        card = safety.card(seen, found.language, session.country or None, compact=session.card_shown)
-        session.card_shown = session.card_shown or level == "crisis"
-        return card
+        known = session.helped == "crisis"
+        session.helped = LEVELS[max(LEVELS.index(level), LEVELS.index(session.helped))]
+        return safety.card(seen, self._language(session), session.country or None, compact=known)
+
+    def _language(self, session: Session) -> Language:
+        return session.spoken or session.language or self.settings.default_language
 
     async def _turn(self, session: Session, aside: str, text: str = "") -> AsyncGenerator[Update, None]:
         """Streams one reply after `text`, and records it however it ends."""
@@ -207,12 +214,11 @@ class Chat:
     def _fit(self, session: Session, model: ChatModel) -> str:
         budget = model.context_length - self.settings.max_new_tokens
         if fit(session.conversation, self._system(session), budget, model.count):
-            return say(session.language or self.settings.default_language, "notice.window")
+            return say(self._language(session), "notice.window")
         return ""
 
     def _system(self, session: Session) -> Message:
-        language = session.language or self.settings.default_language
-        return Message("system", self.settings.system_prompt or say(language, "model.system"))
+        return Message("system", self.settings.system_prompt or say(self._language(session), "model.system"))
 
     async def _stream(self, session: Session, model: ChatModel, text: str) -> AsyncGenerator[Update, None]:
         """Waits in line, then yields the reply so far, coalesced; the first words at once."""
@@ -226,7 +232,8 @@ class Chat:
             if text:
                 messages.append(Message("assistant", text))
             deltas = model.stream(messages, self._sampling(), stop, conversation=session.key)
-            pieces, release = _in_thread(_guarded(deltas), ticket.leave), _nothing
+            guarded = _guarded(deltas, self._language(session))
+            pieces, release = _in_thread(guarded, ticket.leave), _nothing
             last = 0.0
             async for piece in pieces:
                 text += piece.text
@@ -242,7 +249,7 @@ class Chat:
         return Sampling(own.temperature, own.top_p, own.repetition_penalty, own.max_new_tokens)
 
 
-def _guarded(deltas: Iterator[Delta]) -> Iterator[Delta]:
+def _guarded(deltas: Iterator[Delta], language: Language) -> Iterator[Delta]:
     """Passes the text of the deltas through the guard, and keeps how they ended."""
     finish: ModelFinish | None = None
 
@@ -252,7 +259,7 @@ def _guarded(deltas: Iterator[Delta]) -> Iterator[Delta]:
             finish = delta.finish or finish
             yield delta.text
 
-    for text in safety.guard(texts()):
+    for text in safety.guard(texts(), language):
         yield Delta(text)
     yield Delta("", finish or "stop")
 
@@ -268,13 +275,14 @@ def _in_thread(deltas: Iterator[Delta], done: Callable[[], None]) -> AsyncGenera
 
     def run() -> None:
         end: BaseException | None = None
-        try:
-            for delta in deltas:
-                loop.call_soon_threadsafe(queue.put_nowait, delta)
-        except BaseException as problem:
-            end = problem
-        loop.call_soon_threadsafe(queue.put_nowait, end)
-        loop.call_soon_threadsafe(done)
+        with suppress(RuntimeError):  # the loop is closed: the server stops, and nobody listens
+            try:
+                for delta in deltas:
+                    loop.call_soon_threadsafe(queue.put_nowait, delta)
+            except BaseException as problem:
+                end = problem
+            loop.call_soon_threadsafe(queue.put_nowait, end)
+            loop.call_soon_threadsafe(done)
 
     async def receive() -> AsyncGenerator[Delta, None]:
         while isinstance(item := await queue.get(), Delta):

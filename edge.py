@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sentences import Language, preferred, say
@@ -34,15 +34,23 @@ HASH_IN_BODY = re.compile(rb'"session_hash"\s*:\s*"([^"]{1,200})"')
 
 
 class Edge:
-    """The middleware. `health` makes the answer of `GET /health`."""
+    """The middleware. `health` makes the answer of `GET /health`; `/embed.js` leads to `embed`."""
 
     def __init__(
-        self, app: ASGIApp, visits: Visits, frames: str, default: Language, health: Callable[[], dict[str, Any]]
+        self,
+        app: ASGIApp,
+        *,
+        visits: Visits,
+        frames: str,
+        default: Language,
+        health: Callable[[], dict[str, Any]],
+        embed: str,
     ) -> None:
         self._app = app
         self._visits = visits
         self._default = default
         self._health = health
+        self._embed = embed
         self._headers = [
             (b"content-security-policy", CSP.format(frames=frames).encode()),
             (b"referrer-policy", b"no-referrer"),
@@ -58,6 +66,9 @@ class Edge:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path == "/health":
             await JSONResponse(self._health())(scope, receive, self._dressed(send, ""))
+        elif path == "/embed.js":
+            # A fixed name for Gradio's web component, whose own changes with each version.
+            await RedirectResponse(self._embed)(scope, receive, self._dressed(send, ""))
         elif CLOSED.match(path) or b"deep_link" in scope["query_string"]:
             await Response("Not found", 404)(scope, receive, send)
         else:

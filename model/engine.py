@@ -105,6 +105,7 @@ class ChatModel:
                 yield Delta("", "cancelled")
                 return
             logits = self._forward(new[start : start + PREFILL_CHUNK], kept)
+            yield Delta("")  # where a closed iterator ends the work, as it must on ZeroGPU
         for number in range(sampling.max_new_tokens):
             assert logits is not None
             token = choose(logits, sampling, kept.ids[len(prompt) :], generator)

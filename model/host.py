@@ -41,6 +41,10 @@ class Host:
                 self._thread = threading.Thread(target=self._load, name="model-loader", daemon=True)
                 self._thread.start()
 
+    def load(self) -> None:
+        """Loads at once, in this thread."""
+        self._load()
+
     def wait(self, seconds: float | None = None) -> ChatModel | None:
         """Waits for the end of loading and returns the model, or nothing if it failed or the time is over."""
         if self._thread is not None:

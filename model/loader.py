@@ -13,16 +13,19 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils.logging import disable_progress_bar
 
 from config import EIGHT_B, EMBEDDED, Settings
 from errors import ModelError
-from model import attention
+from model import attention, zerogpu
 from model.embedded import Progress, ensure_base, unheard
 from model.engine import ChatModel, Description
 
 ADAPTER = Path(__file__).parent.parent / "demo" / "adapter"
 FILES = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]  # never a pickle
 log = logging.getLogger("remanso.model")
+disable_progress_bar()  # loading has our own progress, on the page
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports a kernel of the Hub that it can do without
 
 
 class Source(NamedTuple):
@@ -82,7 +85,8 @@ def _load(settings: Settings, progress: Progress) -> ChatModel:
         raise ModelError("model_without_template", model=name)
     model = _weights(source, device, quantization)
     progress("read", 1.0)
-    return ChatModel(
+    kind = zerogpu.ZeroGPUModel if zerogpu.ON else ChatModel
+    loaded = kind(
         model,
         tokenizer,
         Description(
@@ -95,6 +99,9 @@ def _load(settings: Settings, progress: Progress) -> ChatModel:
         ),
         min(settings.max_context_tokens, model.config.max_position_embeddings),
     )
+    if isinstance(loaded, zerogpu.ZeroGPUModel):
+        loaded.publish()
+    return loaded
 
 
 def _embedded(settings: Settings, progress: Progress) -> Source:

@@ -1,0 +1,176 @@
+"""Measures the embedded model on this machine, against the usual way to stream from transformers.
+
+    python -m benchmarks            # prints a table and writes benchmarks/results.md; about three minutes
+    python -m benchmarks --cold     # converts the model anew too, as on a first start; a minute more
+
+The peer is `generate` in a thread with `TextIteratorStreamer`, on the same weights, in the same process. Runs are
+interleaved (A B A B), and every figure is a median with its range: read ratios, because machines differ.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import TextIteratorStreamer
+
+from config import EMBEDDED, Settings
+from history import Message
+from model import ChatModel, Delta, Sampling, load
+from model.prompt import encode
+from sentences import say
+
+RESULTS = Path(__file__).parent / "results.md"
+ROUNDS = 5
+NEW_TOKENS = 48
+QUESTION = "Hoy he discutido con mi hermana por una tontería y llevo toda la tarde dándole vueltas. "
+
+
+class Run(NamedTuple):
+    """Time to first piece in seconds, and tokens per second after it."""
+
+    first: float
+    rate: float
+
+
+class Row(NamedTuple):
+    """One measured way to answer."""
+
+    name: str
+    run: Callable[[list[Message]], Run]
+
+
+def conversation(turns: int) -> list[Message]:
+    messages = [Message("system", say("es", "model.system"))]
+    for number in range(turns):
+        messages.append(Message("user", f"{number + 1}. {QUESTION}"))
+        if number + 1 < turns:
+            messages.append(
+                Message("assistant", "Suena agotador quedarse con eso dentro. ¿Qué fue lo que más te dolió?")
+            )
+    return messages
+
+
+def timed(deltas: Iterator[Delta]) -> Run:
+    start = time.perf_counter()
+    pieces = (delta for delta in deltas if delta.text or delta.finish)
+    next(pieces)
+    first = time.perf_counter() - start
+    number = sum(1 for _ in pieces)
+    return Run(first, number / (time.perf_counter() - start - first))
+
+
+def ours(model: ChatModel, *, warm: bool) -> Callable[[list[Message]], Run]:
+    """Our engine; with `warm`, the turns before are in the conversation's cache."""
+    sampling = Sampling(temperature=0, max_new_tokens=NEW_TOKENS)
+
+    def run(messages: list[Message]) -> Run:
+        if not warm:
+            return timed(model.stream(messages, sampling))
+        for _ in model.stream(messages[:-2], Sampling(temperature=0, max_new_tokens=1), conversation="bench"):
+            pass
+        return timed(model.stream(messages, sampling, conversation="bench"))
+
+    return run
+
+
+def template(model: ChatModel) -> Callable[[list[Message]], Run]:
+    """The peer: `generate` in a thread, with transformers' own streamer."""
+    inner, tokenizer = model._model, model._tokenizer
+
+    def run(messages: list[Message]) -> Run:
+        ids = torch.tensor([encode(tokenizer, messages)])
+        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=120)
+        options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "streamer": streamer}
+        work = threading.Thread(
+            target=inner.generate, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids), **options}
+        )
+        start = time.perf_counter()
+        work.start()
+        iterator = iter(streamer)
+        next(iterator)
+        first = time.perf_counter() - start
+        for _ in iterator:
+            pass
+        work.join()
+        return Run(first, (NEW_TOKENS - 1) / (time.perf_counter() - start - first))
+
+    return run
+
+
+def spread(values: list[float], digits: int) -> str:
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} [{low:.{digits}f}–{high:.{digits}f}]"
+
+
+def table(model: ChatModel) -> list[str]:
+    rows = [
+        Row("transformers `generate` + streamer", template(model)),
+        Row("ours, nothing kept", ours(model, warm=False)),
+        Row("ours, conversation kept", ours(model, warm=True)),
+    ]
+    lines = [
+        "| conversation | engine | first word, s | tokens/s | first word, ratio | tokens/s, ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for turns in (1, 10):
+        messages = conversation(turns)
+        used = rows if turns > 1 else rows[:2]
+        runs: dict[str, list[Run]] = {row.name: [] for row in used}
+        for _ in range(ROUNDS):
+            for row in used:
+                runs[row.name].append(row.run(messages))
+        peer = runs[rows[0].name]
+        for row in used:
+            mine = runs[row.name]
+            first = statistics.median(run.first for run in mine) / statistics.median(run.first for run in peer)
+            rate = statistics.median(run.rate for run in mine) / statistics.median(run.rate for run in peer)
+            cells = [
+                f"{turns} turns, {model.count(messages)} tokens",
+                row.name,
+                spread([run.first for run in mine], 3),
+                spread([run.rate for run in mine], 1),
+                f"{first:.2f}",
+                f"{rate:.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def start(cache: Path) -> tuple[ChatModel, float]:
+    begin = time.perf_counter()
+    model = load(Settings(model_id=EMBEDDED, cache_dir=cache))
+    timed(model.stream(conversation(1), Sampling(max_new_tokens=2)))
+    return model, time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cold", action="store_true", help="also convert the model as on a first start")
+    lines = [
+        "# Results",
+        "",
+        f"`python -m benchmarks`, {os.cpu_count()} cores, load at the start {os.getloadavg()[0]:.1f}.",
+        "",
+    ]
+    if parser.parse_args().cold:
+        with tempfile.TemporaryDirectory() as cache:
+            lines.append(f"First start, from the package to the first word: {start(Path(cache))[1]:.0f} s.")
+    model, seconds = start(Settings().cache_dir)
+    lines += [
+        f"Later starts, from the cache to the first word: {seconds:.1f} s (in a process that has torch loaded).",
+        "",
+    ]
+    text = "\n".join([*lines, *table(model), "", f"Load at the end {os.getloadavg()[0]:.1f}."]) + "\n"
+    RESULTS.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

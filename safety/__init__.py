@@ -1,0 +1,23 @@
+"""Safety: how much risk a message shows, the help that code puts on the page, and what the model may not write.
+
+`risk` reads, `helplines` looks up, `card` writes, `guard` filters; none of them knows the model or the page.
+"""
+
+from safety.card import card, help_panel
+from safety.guard import guard
+from safety.helplines import Helpline, countries, emergency, helplines
+from safety.risk import Assessment, Category, Level, assess
+
+__all__ = [
+    "Assessment",
+    "Category",
+    "Helpline",
+    "Level",
+    "assess",
+    "card",
+    "countries",
+    "emergency",
+    "guard",
+    "help_panel",
+    "helplines",
+]

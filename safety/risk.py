@@ -1,0 +1,213 @@
+"""How much risk the person's own messages show: nothing, something, or a crisis. Rules over `data/risk_phrases.csv`.
+
+This is a first, honest detector, and it misses people. It finds what is said in words that its table knows: a veiled
+message in fresh words, irony, a metaphor, a language other than Spanish and English, or a meaning that needs the whole
+story passes unseen. It takes a quotation, a film or a past time for what they look like, and can be wrong both ways. It
+is no clinical instrument: never a reason to withhold help, which must stay in reach of everybody all the time.
+
+A phrase of the table counts unless a harmless idiom covers it, a negation or a resolved past reaches it, or a study,
+fiction or game is the subject and the person is not. Knows nothing of the model, of the page, or of what is shown.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, cast
+
+from safety.spelling import fold_pattern, plain
+from sentences import Language
+
+Level = Literal["none", "elevated", "crisis"]
+Category = Literal[
+    "none",
+    "suicide",  # wanting to die, a plan, means, a goodbye
+    "self_harm",  # hurting oneself without speaking of death
+    "harm_to_others",  # wanting or fearing to hurt somebody
+    "violence",  # hit, threatened, raped, controlled by somebody
+    "abuse",  # sexual abuse by an adult or somebody with power; extortion with images
+    "overdose",  # something swallowed, injected or mixed; at a lower level, drinking and using
+    "psychosis",  # voices that command, persecution with danger; at a lower level, unusual perceptions
+    "eating",  # days without food, purging, fainting
+    "third_party",  # somebody else is at risk
+    "distress",  # hopelessness, panic, feeling a burden
+    "minor",  # the person says that they are under age, and nothing above calls for its own first aid
+]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The state after the last message of a person."""
+
+    level: Level = "none"
+    category: Category = "none"
+    language: Language | None = None  # nothing when the words do not tell
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one message says by itself."""
+
+    level: Level
+    category: Category
+    signals: frozenset[str]
+    retracts: bool
+
+
+TABLE = Path(__file__).parent.parent / "data" / "risk_phrases.csv"
+RANK: dict[Level, int] = {"none": 0, "elevated": 1, "crisis": 2}
+# Of several categories in one message, the first here decides which help is shown: what needs the most specific aid.
+ORDER: tuple[Category, ...] = (
+    "third_party", "overdose", "psychosis", "abuse", "violence", "harm_to_others", "suicide", "eating", "self_harm",
+    "minor", "distress",
+)  # fmt: skip
+MEMORY = 6  # turns for which a loss, being alone or a question about means is remembered
+QUIET = 3  # quiet turns after which an elevated state that never was a crisis ends by itself
+NEAR = 80  # characters before a phrase where what negates it is looked for
+SORROWS = {"loss", "alone", "sorrow"}
+STOP_WORDS: dict[Language, str] = {
+    "es": "que de la el y los se un una por con no me mi es lo para yo estoy muy pero ya tengo quiero",
+    "en": "the and to of i is it my that in you not for am was have this do just but with so want",
+}
+
+
+def assess(turns: Sequence[str]) -> Assessment:
+    """Returns the state after the last of a person's messages, oldest first.
+
+    The state is sticky: taking it back lowers it by one step, and after a crisis it never is "none" again.
+    """
+    state = Assessment(language=_language(turns))
+    readings = [_read(turn) for turn in turns]
+    floor = 0
+    for end in range(1, len(readings) + 1):
+        recent = readings[max(0, end - MEMORY) : end]
+        level, category = _accumulated(recent)
+        if RANK[level] >= max(RANK[state.level], 1):
+            state = Assessment(level, category, state.language)
+        elif recent[-1].retracts or (floor == 0 and _is_quiet(recent)):
+            state = _lowered(state, floor)
+        floor = max(floor, int(state.level == "crisis"))
+    minor = any("minor" in reading.signals for reading in readings)
+    return Assessment(state.level, _of_minor(state) if minor else state.category, state.language)
+
+
+def _accumulated(recent: Sequence[Reading]) -> tuple[Level, Category]:
+    """Returns the level of the last reading, raised by what the turns before it add up to."""
+    last = recent[-1]
+    signals = frozenset[str]().union(*(reading.signals for reading in recent))
+    if last.level == "crisis" or not last.signals:
+        return last.level, last.category
+    if "means" in signals and signals & SORROWS:
+        return "crisis", "suicide"
+    if last.level == "none" and (len(signals & SORROWS) > 1 or ("minor" in signals and signals & SORROWS)):
+        return "elevated", "distress"
+    return last.level, last.category
+
+
+def _is_quiet(recent: Sequence[Reading]) -> bool:
+    return len(recent) > QUIET and all(reading.level == "none" for reading in recent[-QUIET:])
+
+
+def _lowered(state: Assessment, floor: int) -> Assessment:
+    rank = max(RANK[state.level] - 1, floor)
+    level = next(level for level, value in RANK.items() if value == rank)
+    return Assessment(level, state.category if rank else "none", state.language)
+
+
+def _of_minor(state: Assessment) -> Category:
+    return "minor" if state.category in ("none", "suicide", "self_harm", "distress") else state.category
+
+
+def _read(turn: str) -> Reading:
+    """Returns what one message says, whatever came before it."""
+    text = f" {plain(turn)}"
+    retracts, signals = _kinds("retract", text), _kinds("signal", text)
+    hits = list(_hits(_without_idioms(text)))
+    level: Level = max((level for level, _ in hits), key=RANK.__getitem__, default="none")
+    category: Category = min((category for found, category in hits if found == level), key=ORDER.index, default="none")
+    if level == "crisis" and category == "suicide" and "joke" in retracts:
+        level = "elevated"  # meant as a joke in the same breath: one step down, not out of sight
+    if level == "elevated" and category in ("distress", "suicide"):
+        signals |= {"sorrow"}
+    return Reading(level, category, signals, bool(retracts))
+
+
+def _kinds(level: str, text: str) -> frozenset[str]:
+    """Returns the kinds of a sort of row that a message has, said and not denied."""
+    return frozenset(
+        kind
+        for kind, pattern in _table()[level].items()
+        if any(not _is_denied(text, found) for found in pattern.finditer(text))
+    )
+
+
+def _is_denied(text: str, found: re.Match[str]) -> bool:
+    return bool(_table()["before"]["not"].search(text, max(0, found.start() - NEAR), found.start() + 1))
+
+
+def _without_idioms(text: str) -> str:
+    # A comma in its place: an idiom may not join what stands on its two sides, nor hide it.
+    for pattern in _table()["none"].values():
+        text = pattern.sub(" ,", text)
+    return text
+
+
+def _hits(text: str) -> Iterator[tuple[Level, Category]]:
+    """Yields the level and the category of each phrase of the table that stands."""
+    frames = _kinds("frame", text)
+    levels: tuple[Level, ...] = ("crisis", "elevated")
+    for level in levels:
+        for category, pattern in _table()[level].items():
+            for found in pattern.finditer(text):
+                weight = _weight(level, category, text, found, frames)
+                if weight != "none":
+                    yield weight, cast(Category, category)
+
+
+def _weight(level: Level, category: str, text: str, found: re.Match[str], frames: frozenset[str]) -> Level:
+    """Returns the level that a phrase keeps in its place in the message."""
+    if _is_denied(text, found) or (category == "harm_to_others" and "game" in frames):
+        return "none"
+    if frames & {"study", "game"} and not _is_own(text, found):
+        return "none"
+    past = _table()["before"]["past"].search(text, max(0, found.start() - NEAR), found.start() + 1)
+    if not past or "again" in frames:
+        return level
+    return "none" if "past" in frames else level if "recent" in frames else "elevated"
+
+
+def _is_own(text: str, found: re.Match[str]) -> bool:
+    """Tells whether a phrase is the person's own: outside quotation marks and in the first person."""
+    quoted = text[: found.start()].count('"') % 2 == 1
+    return not quoted and bool(_table()["frame"]["self"].search(text, max(0, found.start() - NEAR // 3), found.end()))
+
+
+def _language(turns: Sequence[str]) -> Language | None:
+    words = re.findall(r"[a-zñ]+", " ".join(turns).lower())
+    counts = {language: sum(map(stop.split().count, words)) for language, stop in STOP_WORDS.items()}
+    if counts["en"] == counts["es"]:
+        return None
+    return "en" if counts["en"] > counts["es"] else "es"
+
+
+@cache
+def _table() -> dict[str, dict[str, re.Pattern[str]]]:
+    """Returns one pattern for each level and category. A "word" row names a piece, `<name>` below it."""
+    words: dict[str, str] = {}
+    grouped: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            pattern = re.sub(r"<(\w+)>", lambda found: words[found[1]], row["pattern"])
+            if row["level"] == "word":
+                words[row["category"]] = pattern
+            else:
+                grouped[row["level"]][row["category"]].append(fold_pattern(pattern))
+    return {level: {name: _compiled(level, rows) for name, rows in named.items()} for level, named in grouped.items()}
+
+
+def _compiled(level: str, rows: Sequence[str]) -> re.Pattern[str]:
+    # Words stand one space apart, so a literal space is the fast way to say where a word begins.
+    return re.compile(f" (?:{'|'.join(rows)})" + (" $" if level == "before" else r"\b"))

@@ -1,0 +1,81 @@
+"""What many tests share: the real embedded model, and the real app as its own process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from config import Settings
+from model import ChatModel, load
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 300  # the first start on a machine converts the model
+
+
+@pytest.fixture(scope="session")
+def embedded() -> ChatModel:
+    """The real embedded model with our adapter."""
+    return load(Settings(model_id="embedded"))
+
+
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def health(url: str) -> dict[str, str]:
+    with urllib.request.urlopen(f"{url}health", timeout=5) as answer:
+        found: dict[str, str] = json.load(answer)
+        return found
+
+
+@contextmanager
+def running_app(log: IO[str], *, port: int | None = None, ready: bool = True, **settings: str) -> Iterator[str]:
+    """Runs `python app.py` with these settings, and yields its address once its model is loaded."""
+    port = port or free_port()
+    environment = {**os.environ, "MODEL_ID": "embedded", "GRADIO_SERVER_PORT": str(port), **settings}
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            assert app.poll() is None, f"the app ended with {app.returncode}"
+            try:
+                if not ready or health(url)["model"] != "loading":
+                    health(url)
+                    break
+            except OSError:
+                pass
+            time.sleep(0.2)
+        yield url
+    finally:
+        app.terminate()
+        try:
+            app.wait(20)
+        except subprocess.TimeoutExpired:
+            app.kill()
+            app.wait()
+
+
+@pytest.fixture(scope="session")
+def app_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that the app of `app_url` writes its log to."""
+    return tmp_path_factory.mktemp("app") / "app.log"
+
+
+@pytest.fixture(scope="session")
+def app_url(app_log: Path) -> Iterator[str]:
+    """Address of the real app with the real embedded model."""
+    with app_log.open("w") as log, running_app(log) as url:
+        yield url
