@@ -10,6 +10,7 @@ conversation build the same tokens. Knows nothing of the page, of sampling or of
 import argparse
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from model.prompt import Role, encode
 from sentences import say
 
 HERE = Path(__file__).parent
+TEMPLATE = HERE / "adapter" / "chat_template.jinja"
+EMBEDDED_BASE = "google/gemma-3-270m"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100  # the label that cross entropy leaves out
 HELD_BACK = 20  # dialogues that only measure
@@ -99,7 +102,7 @@ def main() -> None:
     options = arguments()
     base = options.base or str(ensure_base(Settings().cache_dir))
     tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.chat_template = (HERE / "adapter" / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
     rows = [tokenize(tokenizer, turns) for turns in dialogues(options.data)]
     random.Random(SEED).shuffle(rows)  # noqa: S311 - no secret
     model = get_peft_model(
@@ -117,7 +120,7 @@ def main() -> None:
     )
     trainer.train(resume_from_checkpoint=options.resume)
     print("held-back loss, nats per token:", round(trainer.evaluate()["eval_loss"], 3))
-    save(model, options.output)
+    save(model, options.output, options.base or EMBEDDED_BASE)
 
 
 def recipe(options: argparse.Namespace) -> TrainingArguments:
@@ -142,12 +145,14 @@ def recipe(options: argparse.Namespace) -> TrainingArguments:
     )
 
 
-def save(model: Any, folder: Path) -> None:
-    """Writes the adapter in bf16: half the size, and the precision that it is used in."""
+def save(model: Any, folder: Path, base: str) -> None:
+    """Writes the adapter in bf16, half the size and the precision it is used in, with its template."""
     model.to(torch.bfloat16).save_pretrained(folder)
+    if not (folder / TEMPLATE.name).exists():
+        shutil.copy(TEMPLATE, folder)
     settings = folder / "adapter_config.json"
     declared = json.loads(settings.read_text())
-    declared["base_model_name_or_path"] = "google/gemma-3-270m"
+    declared["base_model_name_or_path"] = base
     settings.write_text(json.dumps(declared, indent=2, sort_keys=True) + "\n")
 
 

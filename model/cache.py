@@ -65,14 +65,14 @@ class CacheShelf:
     def take(self, key: str | None) -> Kept:
         """Returns the cache of a conversation, or a new one. While it is out, nobody else can have it."""
         with self._lock:
-            return self._kept.pop(key or "", Kept())
+            return Kept() if key is None else self._kept.pop(key, Kept())
 
     def put(self, key: str | None, kept: Kept) -> None:
         """Keeps a cache for the next turn, and drops the longest unused ones when there is no room."""
-        if key is None or not kept.ids:
+        if key is None:
             return
         with self._lock:
-            if key in self._forgotten:
+            if key in self._forgotten or not kept.ids:
                 self._forgotten.discard(key)
                 return
             self._kept[key] = kept

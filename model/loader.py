@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
@@ -25,7 +26,7 @@ ADAPTER = Path(__file__).parent.parent / "demo" / "adapter"
 FILES = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]  # never a pickle
 log = logging.getLogger("remanso.model")
 disable_progress_bar()  # loading has our own progress, on the page
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports a kernel of the Hub that it can do without
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of each cast, and of a kernel it can do without
 
 
 class Source(NamedTuple):
@@ -51,11 +52,11 @@ def load(settings: Settings, progress: Progress = unheard) -> ChatModel:
         raise
     except torch.OutOfMemoryError as problem:
         raise ModelError("out_of_memory") from problem
-    except OSError as problem:
-        if problem.errno == errno.ENOSPC:
+    except (OSError, HFValidationError) as problem:
+        if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
             raise ModelError("disk_full", folder=str(settings.cache_dir), needed=0) from problem
         raise ModelError("model_unreachable", model=model_id(settings)) from problem
-    except (RuntimeError, ValueError, ImportError, KeyError) as problem:
+    except Exception as problem:
         raise ModelError("model_failed", kind=type(problem).__name__) from problem
 
 
@@ -146,6 +147,8 @@ def _weights(source: Source, device: str, quantization: str) -> Any:
 
 
 def _adapted(model: Any, adapter: Path, *, merge: bool) -> Any:
+    if not (adapter / "adapter_model.safetensors").exists():
+        raise ModelError("model_failed", kind="NoSafetensors")  # peft would go on to read a pickle
     adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
     # Beside dense weights the adapter's own products only cost time; into 4-bit weights it cannot be merged exactly.
     return adapted.merge_and_unload() if merge else adapted

@@ -4,12 +4,15 @@ What a person types is text and stays text: a typed `<|eot_id|>` or `<start_of_t
 tokens, and roles are checked against a fixed set. Knows nothing of weights, devices or sampling.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
 from transformers import PreTrainedTokenizerBase
 
 Role = Literal["system", "user", "assistant"]
+# Whether control tokens are read as text is a switch inside the tokenizer: two threads would turn it for each other.
+_one_at_a_time = threading.Lock()
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 
@@ -40,15 +43,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage], 
     if reply and messages and messages[-1].role == "assistant":
         return encode(tokenizer, messages[:-1]) + spell(tokenizer, messages[-1].text)
     rows = [{"role": message.role, "content": message.text} for message in messages]
-    ids = tokenizer.apply_chat_template(
-        rows, add_generation_prompt=reply, sanitize_control_tokens=True, tokenize=True, return_dict=False
-    )
+    with _one_at_a_time:
+        ids = tokenizer.apply_chat_template(
+            rows, add_generation_prompt=reply, sanitize_control_tokens=True, tokenize=True, return_dict=False
+        )
     return cast(list[int], ids)
 
 
 def spell(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Returns the token ids of `text` with no control token among them."""
-    return cast(list[int], tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    with _one_at_a_time:
+        return cast(list[int], tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def terminators(tokenizer: PreTrainedTokenizerBase, declared: int | Sequence[int] | None) -> frozenset[int]:

@@ -46,7 +46,7 @@ class ZeroGPUModel(ChatModel):
         sampling: Sampling,
         stop: threading.Event | None = None,
         *,
-        conversation: str | None = None,
+        conversation: str | None = None,  # noqa: ARG002 - nothing is kept in a worker
     ) -> Iterator[Delta]:
         deltas = reply(list(messages), sampling)
         try:

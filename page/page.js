@@ -80,6 +80,7 @@
   addEventListener("online", poll);
   addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   document.addEventListener("input", look);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") find("#help-close")?.click(); });
   setInterval(look, LOOK_MS);
   setInterval(poll, POLL_MS);
   addEventListener("DOMContentLoaded", poll);
