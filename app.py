@@ -394,7 +394,7 @@ def health(host: Host) -> dict[str, Any]:
     return {"status": "ok", "model": state, "boot": BOOT, **({"error": host.error.code} if host.error else {})}
 
 
-def serve(settings: Settings, host: Host | None = None, *, port: int | None = None) -> tuple[Page, str]:
+def serve(settings: Settings, host: Host | None = None) -> tuple[Page, str]:
     """Starts the server and the loading of the model, and returns the page and its address at once.
 
     Raises:
@@ -408,8 +408,8 @@ def serve(settings: Settings, host: Host | None = None, *, port: int | None = No
     visits = Visits(settings.session_grace_seconds)
     page.blocks.queue(default_concurrency_limit=None, max_size=settings.queue_size * 8)
     _, address, _ = page.blocks.launch(
-        server_name=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-        server_port=port,
+        server_name=settings.gradio_server_name,
+        server_port=settings.gradio_server_port,  # a given port that is taken is an error: Gradio takes the next one
         prevent_thread_lock=True,
         quiet=True,
         max_threads=MAX_THREADS,

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     hf_token: str = Field("", description="token for gated or private repositories", repr=False)
     cache_dir: Path = Field(default_factory=user_cache, description="folder for the converted embedded model")
 
+    gradio_server_name: str = Field("127.0.0.1", description="address that the server listens on")
+    gradio_server_port: int | None = Field(None, description="its port; empty: 7860, or the next free one")
     title: str = Field("", description="title of the page; empty: our own, in both languages")
     default_language: Language = Field("es", description="`es` or `en`, when the browser asks for neither")
     default_country: str = Field("", description="two letters; whose helplines are shown first")

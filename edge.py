@@ -36,7 +36,7 @@ HASH_IN_BODY = re.compile(rb'"session_hash"\s*:\s*"([^"]{1,200})"')
 class Edge:
     """The middleware. `health` makes the answer of `GET /health`; `/embed.js` leads to `embed`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the middleware is told, each by its name
         self,
         app: ASGIApp,
         *,

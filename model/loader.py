@@ -5,7 +5,6 @@ Knows nothing of prompts, turns or the page.
 
 import errno
 import json
-import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +23,7 @@ from model.engine import ChatModel, Description
 
 ADAPTER = Path(__file__).parent.parent / "demo" / "adapter"
 FILES = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]  # never a pickle
-log = logging.getLogger("remanso.model")
 disable_progress_bar()  # loading has our own progress, on the page
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of each cast, and of a kernel it can do without
 
 
 class Source(NamedTuple):
