@@ -2,6 +2,8 @@
 
     check -> assess -> card -> wait for the model -> fit the window -> wait in line -> stream -> guard -> record
 
+In a crisis the turn ends after the card, with reviewed words in the model's place.
+
 The same for the page and for the API. A session is changed in place, so that a turn that is cancelled in the middle
 still leaves what was said so far in it.
 """
@@ -35,6 +37,7 @@ log = logging.getLogger("remanso.chat")
 COALESCE_SECONDS = 0.15  # at most 7 updates a second: each costs the page in proportion to the conversation
 TELL_SECONDS = 0.5  # how often a waiting person is told where they are
 MINUTE = 60.0
+STEADY_REPLIES = 3  # `reply.crisis.1` and so on, by turns
 BIDI_OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 LEVELS: tuple[safety.Level, ...] = ("none", "elevated", "crisis")
 
@@ -126,6 +129,9 @@ class Chat:
         session.sent.append(time.monotonic())
         session.conversation.messages.append(Message("user", words))
         card = self._assess(session)
+        if session.level == "crisis":
+            yield self._steady(session, card)
+            return
         async with aclosing(self._turn(session, card)) as updates:
             async for update in updates:
                 yield update
@@ -173,6 +179,13 @@ class Chat:
         known = session.helped == "crisis"
         session.helped = LEVELS[max(LEVELS.index(level), LEVELS.index(session.helped))]
         return safety.card(seen, self._language(session), session.country or None, compact=known)
+
+    def _steady(self, session: Session, card: str) -> Update:
+        """Answers in a crisis, with reviewed words alone: what a model makes up there can hurt."""
+        number = len(session.conversation.said("user")) % STEADY_REPLIES + 1
+        text = say(self._language(session), f"reply.crisis.{number}")
+        session.conversation.messages.append(Message("assistant", text, finish="stop", aside=card))
+        return Update(_join(card, text), finish="stop")
 
     def _language(self, session: Session) -> Language:
         return session.spoken or session.language or self.settings.default_language

@@ -285,12 +285,23 @@ def test_a_long_conversation_loses_its_oldest_turns_and_says_so_once() -> None:
     assert model.prompts[-1][0][0] == "system" and model.prompts[-1][1][0] == "user"
 
 
-def test_danger_is_seen_before_the_model_speaks_and_even_when_it_cannot() -> None:
+def test_in_a_crisis_the_card_and_reviewed_words_answer_and_the_model_does_not() -> None:
     model, session = FakeModel(), Session(language="es", country="ES")
-    model.enqueue(RuntimeError("x"))
-    with pytest.raises(RemansoError):
-        run(say(chat_with(model), session, "quiero morirme, tengo las pastillas aquí"))
-    assert "024" in session.conversation.messages[-1].shown
+    chat = chat_with(model)
+    first = run(say(chat, session, "quiero morirme, tengo las pastillas aquí"))[-1].text
+    second = run(say(chat, session, "no puedo más, quiero morirme"))[-1].text
+    assert model.prompts == []
+    assert "024" in first and "024" in second and len(second) < len(first) / 2
+    assert session.conversation.messages[-1].text != session.conversation.messages[-3].text
+
+
+def test_help_comes_even_when_the_model_cannot_load() -> None:
+    def loader(_progress: Any) -> Any:
+        raise ModelError("model_corrupt", file="x")
+
+    session = Session(country="MX")
+    updates = run(say(Chat(Settings(), Host(loader)), session, "quiero matarme"))
+    assert "tel:" in updates[-1].text and updates[-1].finish == "stop"
 
 
 def test_danger_seen_outlives_a_new_conversation() -> None:
