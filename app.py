@@ -28,7 +28,7 @@ import safety
 from api import add_endpoints
 from chat import Chat, Session, Update
 from config import EMBEDDED, Settings, read_settings
-from edge import Edge
+from edge import COOKIE, Edge
 from errors import RemansoError
 from history import Message
 from model import load, zerogpu
@@ -42,10 +42,11 @@ ASSETS = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
 BOOT = secrets.token_hex(8)  # tells an open page that the server it knew is gone
 MAX_THREADS = 256  # Gradio's own 40 would also bound how many replies stream at once
 SETTLE_SECONDS = 3.0
+BEGAN = "() => ['', ...(window.remanso?.{0}() ?? ['', '', ''])]"  # the first input is the session, which stays here
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
 
-# An opening of a tag in what someone wrote is text, not HTML: it must neither vanish nor draw over the page.
-OPENING = ("<", "&lt;")
+# What opens a tag or an image in what someone wrote is text: it must neither vanish nor draw over the page.
+OPENINGS = (("<", "&lt;"), ("![", "!\\["))
 
 
 def show_tags(bot: gr.Chatbot) -> gr.Chatbot:
@@ -60,7 +61,8 @@ def show_tags(bot: gr.Chatbot) -> gr.Chatbot:
         for message in data.root:
             for part in message.content:
                 if part.type == "text":
-                    part.text = part.text.replace(*OPENING)
+                    for written, shown_as in OPENINGS:
+                        part.text = part.text.replace(written, shown_as)
         return data
 
     def typed(payload: Any) -> Any:
@@ -68,7 +70,8 @@ def show_tags(bot: gr.Chatbot) -> gr.Chatbot:
         for message in messages:
             for part in message["content"]:
                 if part["type"] == "text":
-                    part["text"] = part["text"].replace(*reversed(OPENING))
+                    for written, shown_as in OPENINGS:
+                        part["text"] = part["text"].replace(shown_as, written)
         return messages
 
     bot.postprocess, bot.preprocess = shown, typed
@@ -78,8 +81,9 @@ def show_tags(bot: gr.Chatbot) -> gr.Chatbot:
 class Page:
     """Builds the blocks around one `Chat`, and holds the components that events need."""
 
-    def __init__(self, chat: Chat, settings: Settings) -> None:
+    def __init__(self, chat: Chat, settings: Settings, visits: Visits) -> None:
         self.chat = chat
+        self.visits = visits
         self.settings = settings
         self.words = gr.I18n(**{language: catalogue(language) for language in LANGUAGES})
         with gr.Blocks(
@@ -120,7 +124,7 @@ class Page:
         with gr.Group(visible=False, elem_id="help") as self.help:
             self.help_text = gr.Markdown("", elem_id="help-text", container=False)
             self.country = gr.Dropdown(
-                [*safety.countries()], value=None, label=self.words("page.country"), elem_id="country"
+                safety.countries_by_name(), value=None, label=self.words("page.country"), elem_id="country"
             )
             self.help_close = gr.Button(self.words("page.help_close"), size="sm", elem_id="help-close")
 
@@ -175,22 +179,22 @@ class Page:
     # --- events
 
     def _events(self) -> None:
-        began = gr.Textbox(visible=False)
-        region = gr.Textbox(visible=False)
-        self.blocks.load(
-            self._begin,
-            [self.session, began, region],
-            None,
-            js="() => ['', ...(window.remanso?.began() ?? ['', ''])]",
-            **QUIET,
-        )
+        began, region, before = (gr.Textbox(visible=False) for _ in range(3))
         self.switch.click(
-            self._begin, [self.session, began, region], None, js="() => ['', ...window.remanso.switch()]", **QUIET
+            self._begin, [self.session, began, region], [self.help_text], js=BEGAN.format("switch"), **QUIET
         )
         self.help_now.click(self._open_help, [self.session], [self.help, self.help_text, self.country], **QUIET)
         self.country.input(self._in_country, [self.session, self.country], [self.help_text], **QUIET)
         self.help_close.click(lambda: gr.Group(visible=False), None, [self.help], **QUIET)
         state = [self.interface.chatbot_state, self.interface.chatbot_value]
+        self.blocks.load(
+            self._arrive,
+            [self.session, began, region, before],
+            [self.bot, self.turn, self.go_on, *state],
+            js=BEGAN.format("arrived"),
+            **QUIET,
+        )
+        self.bot.edit(self._streaming_box, None, [self.box, self.go_on], **QUIET)
         continuing = self.go_on.click(self._streaming_box, None, [self.box, self.go_on], **QUIET).then(
             self._go_on,
             [self.session, self.bot],
@@ -203,7 +207,7 @@ class Page:
             self._idle_box, None, [self.box], **QUIET
         )
         replies = [continuing, *self._replies()]
-        self.box.stop(None, None, None, cancels=[continuing], api_visibility="undocumented")
+        self.box.stop(None, None, None, cancels=replies, api_visibility="undocumented")
         self.box.stop(self._settle, [self.session], [self.turn, self.go_on], **QUIET)
         emptied = [self.bot, self.turn, self.go_on, *state]
         self.new.click(self._new, [self.session], emptied, cancels=replies, **QUIET).then(
@@ -229,6 +233,7 @@ class Page:
         """
         with self.blocks:
             for reply in self._replies():
+                reply.then(self._idle_box, None, [self.box], **QUIET)
                 reply.failure(self._idle_box, None, [self.box], **QUIET)
                 reply.failure(
                     lambda shown: (shown, shown),
@@ -239,10 +244,23 @@ class Page:
 
     # --- what the events do
 
-    def _begin(self, session: Session, language: str, region: str, request: gr.Request) -> None:
+    def _begin(self, session: Session, language: str, region: str, request: gr.Request) -> str:
         session.language = language if language in LANGUAGES else self.language(request)
         if region and not session.country:
             session.country = region if region in safety.countries() else self.settings.default_country
+        return self._help_of(session)
+
+    def _arrive(
+        self, session: Session, language: str, region: str, before: str, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """Begins a visit; a page that was loaded again (Gradio does so after a lost connection) finds its chat."""
+        self._begin(session, language, region, request)
+        cookie = request.cookies.get(COOKIE, "")
+        known = self.session_of(before) if cookie and self.visits.belongs(before, cookie) else None
+        if known is not None and known is not session and not session.conversation.messages:
+            session.take_over(known)
+        shown = _rendered(session.conversation.messages)
+        return shown, _turn(session), gr.Button(visible=_unfinished(session)), shown, shown
 
     def language(self, request: gr.Request) -> Language:
         """Returns the language that a request asks for, or the default."""
@@ -368,24 +386,26 @@ def _rendered(messages: list[Message]) -> list[dict[str, str]]:
 # --- serving
 
 
-def head(settings: Settings, root: str = "./") -> str:
-    """Returns the page's scripts, in the order in which they must run."""
+def head(root: str = "./") -> str:
+    """Returns the page's script."""
     core = next(ASSETS.glob("core-*.js")).name
     page_words = {
         language: {key: text for key, text in catalogue(language).items() if key.startswith("page.")}
         for language in LANGUAGES
     }
-    first = (HERE / "page/head.js").read_text(encoding="utf-8")
-    then = (HERE / "page/page.js").read_text(encoding="utf-8")
     values = {
-        "__DEFAULT_LANGUAGE__": settings.default_language,
         "__CATALOGUE__": json.dumps(page_words, ensure_ascii=False).replace("<", "\\u003c"),
         "__CORE_MODULE__": f"{root}assets/{core}",
         "__ROOT__": root,
     }
-    for name, value in values.items():
-        first, then = first.replace(name, value), then.replace(name, value)
-    return f"<script>{first}</script><script>{then}</script>"
+    return f"<script>{_script('page.js', values)}</script>"
+
+
+def _script(name: str, values: dict[str, str]) -> str:
+    text = (HERE / "page" / name).read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = text.replace(key, value)
+    return text
 
 
 def health(host: Host) -> dict[str, Any]:
@@ -404,8 +424,8 @@ def serve(settings: Settings, host: Host | None = None) -> tuple[Page, str]:
     if zerogpu.ON:
         host.load()  # before the launch, which packs the weights, and in the main thread, whose CUDA is emulated
     chat = Chat(settings, host)
-    page = Page(chat, settings)
     visits = Visits(settings.session_grace_seconds)
+    page = Page(chat, settings, visits)
     page.blocks.queue(default_concurrency_limit=None, max_size=settings.queue_size * 8)
     _, address, _ = page.blocks.launch(
         server_name=settings.gradio_server_name,
@@ -421,7 +441,7 @@ def serve(settings: Settings, host: Host | None = None) -> tuple[Page, str]:
         max_file_size=1,
         mcp_server=False,
         i18n=page.words,
-        head=head(settings),
+        head=head(),
         css_paths=HERE / "page/page.css",
         favicon_path=HERE / "page/favicon.svg",
         theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate"),
@@ -433,6 +453,7 @@ def serve(settings: Settings, host: Host | None = None) -> tuple[Page, str]:
                     frames=settings.frame_ancestors,
                     default=settings.default_language,
                     health=lambda: health(host),
+                    script=_script("head.js", {"__DEFAULT_LANGUAGE__": settings.default_language}),
                     embed=f"assets/{next(ASSETS.glob('index-*.js')).name}",
                 )
             ],

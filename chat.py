@@ -61,6 +61,12 @@ class Session:
         """Makes a new one: Gradio copies the first value of a state for each visit, and no two may share a key."""
         return Session()
 
+    def take_over(self, other: "Session") -> None:
+        """Goes on with another session's conversation, which keeps its own copy."""
+        self.conversation = Conversation(list(other.conversation.messages), other.conversation.dropped)
+        self.level, self.carried, self.helped = other.level, other.carried, other.helped
+        self.spoken, self.country = other.spoken, other.country or self.country
+
     def begin(self) -> None:
         """Starts a new conversation; what was seen of danger stays."""
         self.conversation = Conversation()

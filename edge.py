@@ -34,7 +34,10 @@ HASH_IN_BODY = re.compile(rb'"session_hash"\s*:\s*"([^"]{1,200})"')
 
 
 class Edge:
-    """The middleware. `health` makes the answer of `GET /health`; `/embed.js` leads to `embed`."""
+    """The middleware.
+
+    `health` makes the answer of `GET /health`, `/embed.js` leads to `embed`, and `script` runs first in the page.
+    """
 
     def __init__(  # noqa: PLR0913 - what the middleware is told, each by its name
         self,
@@ -45,12 +48,14 @@ class Edge:
         default: Language,
         health: Callable[[], dict[str, Any]],
         embed: str,
+        script: str,
     ) -> None:
         self._app = app
         self._visits = visits
         self._default = default
         self._health = health
         self._embed = embed
+        self._script = f"<script>{script}</script>".encode()
         self._headers = [
             (b"content-security-policy", CSP.format(frames=frames).encode()),
             (b"referrer-policy", b"no-referrer"),
@@ -90,6 +95,8 @@ class Edge:
                 await self._refuse(request, 403, "not_your_session", receive, send)
                 return
         fresh = "" if cookie or scope["method"] != "GET" or path not in ("/", "/config") else _fresh(request)
+        if scope["method"] == "GET" and path == "/":
+            send = _inserting(self._script, send)
         if opened:
             self._visits.opened(opened)
         try:
@@ -114,6 +121,28 @@ class Edge:
             await send(message)
 
         return dressed
+
+
+def _inserting(script: bytes, send: Send) -> Send:
+    """Puts a script first in the HTML that passes: Gradio runs its own `head` only after it has started."""
+    start: list[Message] = []
+
+    async def inserting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.append(message)
+            return
+        if start:
+            before = message.get("body", b"")
+            message = {**message, "body": before.replace(b"<head>", b"<head>" + script, 1)}
+            longer = len(message["body"]) - len(before)
+            headers = [
+                (name, str(int(value) + longer).encode() if name == b"content-length" else value)
+                for name, value in start[0]["headers"]
+            ]
+            await send({**start.pop(), "headers": headers})
+        await send(message)
+
+    return inserting
 
 
 def _cookie(request: HTTPConnection) -> str:

@@ -36,6 +36,11 @@ class Visits:
             self._seen[session] = time.monotonic()
             return owner == cookie
 
+    def belongs(self, session: str, cookie: str) -> bool:
+        """Whether this session was opened by this cookie's browser; asking does not keep it alive."""
+        with self._lock:
+            return self._owners.get(session) == cookie
+
     def opened(self, session: str) -> None:
         """A page of this session is open."""
         with self._lock:

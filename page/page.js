@@ -3,7 +3,8 @@
   const remanso = window.remanso;
   const catalogue = __CATALOGUE__;
   const POLL_MS = 15000, LOOK_MS = 250;
-  let online = navigator.onLine, boot = null;
+  const TYPED_POLL_MS = 3000;
+  let online = navigator.onLine, boot = null, polled = 0, wasClosed = false, draft = sessionStorage.getItem("remanso.draft");
 
   const say = (key, values = {}) =>
     (catalogue[remanso.language][key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
@@ -15,9 +16,17 @@
     remanso.language = remanso.language === "es" ? "en" : "es";
     localStorage.setItem("remanso.language", remanso.language);
     import("__CORE_MODULE__").then((core) => core.changeLocale(remanso.language));
-    return [remanso.language];
+    return [remanso.language, remanso.region];
   };
-  remanso.began = () => [remanso.language, remanso.region];
+  // Gradio loads the page again after a lost connection: this tab then asks for the session that it had.
+  const before = sessionStorage.getItem("remanso.session") || "";
+  remanso.arrived = () => [remanso.language, remanso.region, before];
+
+  function remember() {
+    const beat = performance.getEntriesByType("resource").map((entry) => entry.name.match(/\/heartbeat\/([^/?]+)/)).find(Boolean);
+    if (beat) sessionStorage.setItem("remanso.session", beat[1]);
+    sessionStorage.setItem("remanso.draft", find("#message textarea")?.value || "");
+  }
 
   const turn = () => {
     try { return JSON.parse(find("#turn [data-turn]").dataset.turn); } catch { return {}; }
@@ -48,6 +57,28 @@
     });
   }
 
+  // What Gradio says in English alone.
+  function translate() {
+    for (const button of document.querySelectorAll("#chat button[aria-label^=Copy], #chat button[title^=Copy], #chat button[aria-label^=Copied]")) {
+      const words = say(/^Copied/.test(button.getAttribute("aria-label") || button.title) ? "page.copied" : "page.copy");
+      put(button, "aria-label", words);
+      put(button, "title", words);
+    }
+    for (const [english, key] of [["user's message: ", "page.you"], ["bot's message: ", "page.assistant"]])
+      for (const element of document.querySelectorAll(`#chat [aria-label^="${english}"]`))
+        put(element, "aria-label", `${say(key)}: ${element.getAttribute("aria-label").slice(english.length)}`);
+    for (const icon of document.querySelectorAll("#chat svg[aria-label=undo]")) put(icon, "aria-label", say("page.undo"));
+    for (const toast of document.querySelectorAll(".toast-text"))
+      if (/^Connection to the server/.test(toast.textContent.trim())) write(toast, say("page.reconnecting"));
+    put(find("#chat .edit-textarea"), "aria-label", say("page.message"));
+  }
+
+  // The box is closed while a reply streams; whoever was typing finds the keyboard in it again.
+  function refocus(box) {
+    if (wasClosed && !box.disabled && document.activeElement === document.body && matchMedia("(pointer: fine)").matches) box.focus();
+    wasClosed = box.disabled;
+  }
+
   function look() {
     const [state, words] = status();
     put(find("#status"), "data-state", state);
@@ -62,15 +93,22 @@
     if (box && box.placeholder !== say("page.placeholder")) box.placeholder = say("page.placeholder");
     put(send, "aria-label", say("page.send"));
     if (send && box) send.disabled = !box.value.trim() || !online;
+    if (box) refocus(box);
+    if (box && draft) { box.value = draft; draft = null; box.dispatchEvent(new Event("input", { bubbles: true })); }
+    translate();
     times();
   }
 
   async function poll() {
+    polled = Date.now();
     try {
       const answer = await fetch("__ROOT__health", { cache: "no-store", signal: AbortSignal.timeout(8000) });
       const health = await answer.json();
-      if (boot && boot !== health.boot) find("#notice-restart")?.removeAttribute("hidden");
-      boot ||= health.boot;
+      if (boot && boot !== health.boot) {
+        find("#notice-restart")?.removeAttribute("hidden");
+        find("#resync")?.click();
+      }
+      boot = health.boot;
       online = true;
     } catch { online = false; }
     look();
@@ -80,8 +118,18 @@
   addEventListener("online", poll);
   addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   document.addEventListener("input", look);
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") find("#help-close")?.click(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") find("#help-close")?.click();
+    if (Date.now() - polled > TYPED_POLL_MS) poll();
+    // A message that cannot leave, or is none, stays in the box: a failed send would make Gradio load the page again.
+    const box = event.target.closest?.("#message textarea");
+    if (box && event.key === "Enter" && !event.shiftKey && (!online || !box.value.trim())) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+    }
+  }, true);
   setInterval(look, LOOK_MS);
   setInterval(poll, POLL_MS);
-  addEventListener("DOMContentLoaded", poll);
+  addEventListener("pagehide", remember);
+  poll();
 })();

@@ -5,7 +5,7 @@
 
 from safety.card import card, help_panel
 from safety.guard import guard
-from safety.helplines import Helpline, countries, emergency, helplines
+from safety.helplines import Helpline, countries, countries_by_name, emergency, helplines
 from safety.risk import Assessment, Category, Level, assess
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "assess",
     "card",
     "countries",
+    "countries_by_name",
     "emergency",
     "guard",
     "help_panel",

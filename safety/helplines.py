@@ -51,6 +51,11 @@ def countries() -> tuple[str, ...]:
     return tuple(dict.fromkeys(row["country_code"] for row in _rows() if row["country_code"] != ANYWHERE))
 
 
+def countries_by_name() -> list[tuple[str, str]]:
+    """Returns name and code of each country in the table, by name."""
+    return sorted({(row["country"], row["country_code"]) for row in _rows() if row["country_code"] != ANYWHERE})
+
+
 def emergency(country: str | None) -> str:
     """Returns the emergency numbers of a country, or "112 / 911" where the country is not known."""
     code = _code(country)
@@ -96,7 +101,7 @@ def _may_be_shown(row: dict[str, str]) -> bool:
 
 def _line(row: dict[str, str]) -> Helpline:
     # Notes to ourselves stand in the cells, in English and in brackets; a person gets the plain name.
-    service = re.sub(r" \([^)]*(?:also in|from 2\d)[^)]*\)", "", row["service"])
+    service = re.sub(r" \([^)]*(?:also in|from 2\d|directory)[^)]*\)", "", row["service"])
     hours = "" if re.search(r"[(;]|not seen|announced", row["hours"]) else row["hours"]
     text_channel = re.sub(r"\btext ", "SMS ", row["text_channel"]).replace(" to ", " → ")
     unconfirmed = row["country_code"] in ONE_SOURCE_SHOWN and row["confidence"] != "two_sources"

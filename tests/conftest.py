@@ -77,5 +77,5 @@ def app_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def app_url(app_log: Path) -> Iterator[str]:
     """Address of the real app with the real embedded model."""
-    with app_log.open("w") as log, running_app(log) as url:
+    with app_log.open("w") as log, running_app(log, MAX_NEW_TOKENS="96") as url:
         yield url
