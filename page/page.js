@@ -16,6 +16,7 @@
     remanso.language = remanso.language === "es" ? "en" : "es";
     localStorage.setItem("remanso.language", remanso.language);
     import("__CORE_MODULE__").then((core) => core.changeLocale(remanso.language));
+    look();
     return [remanso.language, remanso.region];
   };
   // Gradio loads the page again after a lost connection: this tab then asks for the session that it had.
@@ -57,20 +58,26 @@
     });
   }
 
-  // What Gradio says in English alone.
+  // What Gradio says in English alone: elements, and what each is called in the language of the moment.
+  const named = new Map();
   function translate() {
-    for (const button of document.querySelectorAll("#chat button[aria-label^=Copy], #chat button[title^=Copy], #chat button[aria-label^=Copied]")) {
-      const words = say(/^Copied/.test(button.getAttribute("aria-label") || button.title) ? "page.copied" : "page.copy");
-      put(button, "aria-label", words);
-      put(button, "title", words);
-    }
+    const name = (selector, words) => document.querySelectorAll(selector).forEach((element) => named.set(element, words));
+    name("#chat button:is([aria-label^='Copy '], [title^='Copy '])", () => say("page.copy"));
+    name("#chat button:is([aria-label^='Copied'], [title^='Copied'])", () => say("page.copied"));
+    name("#chat svg[aria-label=undo], #chat button:is([title=Deshacer], [title=Undo])", () => say("page.undo"));
+    name("#chat .edit-textarea", () => say("page.message"));
     for (const [english, key] of [["user's message: ", "page.you"], ["bot's message: ", "page.assistant"]])
-      for (const element of document.querySelectorAll(`#chat [aria-label^="${english}"]`))
-        put(element, "aria-label", `${say(key)}: ${element.getAttribute("aria-label").slice(english.length)}`);
-    for (const icon of document.querySelectorAll("#chat svg[aria-label=undo]")) put(icon, "aria-label", say("page.undo"));
+      for (const element of document.querySelectorAll(`#chat [aria-label^="${english}"]`)) {
+        const words = element.getAttribute("aria-label").slice(english.length);
+        named.set(element, () => `${say(key)}: ${words}`);
+      }
+    for (const [element, words] of named) {
+      if (!element.isConnected) named.delete(element);
+      put(element, "aria-label", words());
+      if (element.title) put(element, "title", words());
+    }
     for (const toast of document.querySelectorAll(".toast-text"))
       if (/^Connection to the server/.test(toast.textContent.trim())) write(toast, say("page.reconnecting"));
-    put(find("#chat .edit-textarea"), "aria-label", say("page.message"));
   }
 
   // The box is closed while a reply streams; whoever was typing finds the keyboard in it again.
@@ -128,6 +135,11 @@
       event.stopImmediatePropagation();
     }
   }, true);
+  let due = false;
+  new MutationObserver(() => {
+    if (!due) requestAnimationFrame(() => { due = false; look(); });
+    due = true;
+  }).observe(document.documentElement, { childList: true, subtree: true });
   setInterval(look, LOOK_MS);
   setInterval(poll, POLL_MS);
   addEventListener("pagehide", remember);

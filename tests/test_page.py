@@ -407,7 +407,7 @@ def test_help_opens_without_any_sign_of_danger_and_closes_again(brief_url: str, 
     me = visit(brief_url)
     me.find("#help-now").click()
     expect(me.find("#help-text")).to_contain_text("024")
-    me.find("#country input").fill("MX")
+    me.find("#country input").fill("México")
     me.page.keyboard.press("Enter")
     expect(me.find("#help-text")).not_to_contain_text("024")
     expect(me.find("#help-text a[href^='tel:']")).not_to_have_count(0)
