@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 import safety
-from chat import Session
 from errors import RemansoError
 from history import to_json, to_markdown
+from session import Session
 
 if TYPE_CHECKING:
-    from app import Page
+    from page import Page
 
 
 def add_endpoints(page: "Page") -> None:

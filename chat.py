@@ -11,26 +11,25 @@ still leaves what was said so far in it.
 import asyncio
 import contextvars
 import logging
-import secrets
 import threading
 import time
 import traceback
 import unicodedata
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safety
 from config import Settings
 from errors import RemansoError
-from history import Conversation, Finish, Message, fit
+from history import Finish, Message, fit
 from line import Line
 from model import ChatModel, Delta, Sampling
 from model import Finish as ModelFinish
 from model.host import Host
 from sentences import Language, say
+from session import Session
 
 log = logging.getLogger("remanso.chat")
 
@@ -40,38 +39,6 @@ MINUTE = 60.0
 STEADY_REPLIES = 3  # `reply.crisis.1` and so on, by turns
 BIDI_OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 LEVELS: tuple[safety.Level, ...] = ("none", "elevated", "crisis")
-
-
-@dataclass
-class Session:
-    """What the server knows of one visit: the conversation, and what must outlive a new conversation."""
-
-    conversation: Conversation = field(default_factory=Conversation)
-    language: Language | None = None
-    country: str = ""
-    spoken: Language | None = None  # the language that the person writes in, which need not be the page's
-    level: safety.Level = "none"
-    carried: safety.Level = "none"  # the level that earlier conversations of this session ended with
-    helped: safety.Level = "none"  # the most urgent help shown so far; the same is not shown whole again
-    busy: bool = False
-    sent: deque[float] = field(default_factory=deque)
-    key: str = field(default_factory=lambda: secrets.token_hex(16))  # of the KV cache of this conversation
-
-    def __deepcopy__(self, _memo: object) -> "Session":
-        """Makes a new one: Gradio copies the first value of a state for each visit, and no two may share a key."""
-        return Session()
-
-    def take_over(self, other: "Session") -> None:
-        """Goes on with another session's conversation, which keeps its own copy."""
-        self.conversation = Conversation(list(other.conversation.messages), other.conversation.dropped)
-        self.level, self.carried, self.helped = other.level, other.carried, other.helped
-        self.spoken, self.country = other.spoken, other.country or self.country
-
-    def begin(self) -> None:
-        """Starts a new conversation; what was seen of danger stays."""
-        self.conversation = Conversation()
-        self.carried = self.level
-        self.key = secrets.token_hex(16)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from chat import Chat, Session, Update, clean
+from chat import Chat, Update, clean
 from config import Settings
 from errors import ModelError, RemansoError
 from history import Message
 from model.host import Host
+from session import Session
 from tests.fakes import FakeModel, host_of
 
 

@@ -1,0 +1,306 @@
+"""The page: one `gr.ChatInterface`, what stands around it, and what each event does.
+
+Layout and wiring alone; what a turn is stands in `chat.py`, what the endpoints do in `api.py`.
+"""
+
+import asyncio
+import html
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
+
+import gradio as gr
+from gradio.events import Dependency
+
+import safety
+from api import add_endpoints
+from bubbles import pairs, rendered, show_tags, turn_of, unfinished
+from chat import Chat, Update
+from config import EMBEDDED, Settings
+from edge import COOKIE
+from errors import RemansoError
+from model.loader import model_id
+from sentences import LANGUAGES, Language, catalogue, preferred, say
+from session import Session
+from visits import Visits
+
+SETTLE_SECONDS = 3.0
+BEGAN = "() => ['', ...(window.remanso?.{0}() ?? ['', '', ''])]"  # the first input is the session, which stays here
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
+
+
+class Page:
+    """Builds the blocks around one `Chat`, and holds the components that events need."""
+
+    def __init__(self, chat: Chat, settings: Settings, visits: Visits) -> None:
+        self.chat = chat
+        self.visits = visits
+        self.settings = settings
+        self.words = gr.I18n(**{language: catalogue(language) for language in LANGUAGES})
+        with gr.Blocks(
+            title=settings.title or say(settings.default_language, "page.title"),
+            fill_height=True,
+            analytics_enabled=False,
+        ) as self.blocks:
+            self.session = gr.State(Session())
+            self._header()
+            self._help()
+            self._conversation()
+            self._events()
+            add_endpoints(self)
+        self._recover()
+
+    # --- layout
+
+    def _header(self) -> None:
+        title = (
+            f"<h1>{html.escape(self.settings.title)}</h1>" if self.settings.title else '<h1 data-say="page.title"></h1>'
+        )
+        gr.HTML(
+            f'<header><div>{title}<p data-say="page.subtitle"></p></div>'
+            '<p id="status" role="status" data-state="connected"></p></header>'
+            '<p id="notice-restart" role="alert" data-say="page.restarted" hidden></p>',
+            elem_id="header",
+            apply_default_css=False,
+        )
+        with gr.Row(elem_id="tools"):
+            t = self.words
+            self.help_now = gr.Button(t("page.help_now"), variant="stop", elem_id="help-now", size="sm")
+            self.new = gr.Button(t("page.new"), elem_id="new", size="sm")
+            self.switch = gr.Button(t("page.switch"), elem_id="switch", size="sm")
+        if model_id(self.settings) == EMBEDDED:
+            gr.Markdown(self.words("page.demo"), elem_id="demo", container=False)
+
+    def _help(self) -> None:
+        with gr.Group(visible=False, elem_id="help") as self.help:
+            self.help_text = gr.Markdown("", elem_id="help-text", container=False)
+            self.country = gr.Dropdown(
+                safety.countries_by_name(), value=None, label=self.words("page.country"), elem_id="country"
+            )
+            self.help_close = gr.Button(self.words("page.help_close"), size="sm", elem_id="help-close")
+
+    def _conversation(self) -> None:
+        t = self.words
+        self.turn = gr.HTML(turn_of(Session()), elem_id="turn", apply_default_css=False)
+        self.go_on = gr.Button(t("page.continue"), visible=False, elem_id="go-on", size="sm", render=False)
+        self.bot = gr.Chatbot(
+            elem_id="chat",
+            label=t("page.conversation"),
+            show_label=False,
+            placeholder=t("page.welcome"),
+            buttons=["copy"],
+            height="100%",
+            min_height=200,
+            scale=1,
+            allow_tags=True,
+            latex_delimiters=[],
+            feedback_options=None,
+            layout="bubble",
+            editable="user",
+            group_consecutive_messages=False,
+        )
+        show_tags(self.bot)
+        self.box = gr.Textbox(
+            elem_id="message",
+            label=t("page.message"),
+            placeholder=t("page.placeholder"),
+            show_label=False,
+            submit_btn=True,
+            stop_btn=True,
+            max_lines=8,
+            autofocus=True,
+            scale=7,
+        )
+        self.interface = gr.ChatInterface(
+            self._respond,
+            chatbot=self.bot,
+            textbox=self.box,
+            additional_inputs=[self.session],
+            additional_outputs=[self.turn, self.go_on],
+            editable=True,
+            validator=self._validate,
+            concurrency_limit=None,
+            show_progress="hidden",
+            flagging_mode="never",
+            api_visibility="private",  # `/chat` is ours, with types and its errors: see api.py
+        )
+        self.go_on.render()
+        gr.HTML('<p data-say="page.reminder"></p>', elem_id="reminder", apply_default_css=False)
+
+    # --- events
+
+    def _events(self) -> None:
+        began, region, before = (gr.Textbox(visible=False) for _ in range(3))
+        self.switch.click(
+            self._begin, [self.session, began, region], [self.help_text], js=BEGAN.format("switch"), **QUIET
+        )
+        self.help_now.click(self._open_help, [self.session], [self.help, self.help_text, self.country], **QUIET)
+        self.country.input(self._in_country, [self.session, self.country], [self.help_text], **QUIET)
+        self.help_close.click(lambda: gr.Group(visible=False), None, [self.help], **QUIET)
+        state = [self.interface.chatbot_state, self.interface.chatbot_value]
+        self.blocks.load(
+            self._arrive,
+            [self.session, began, region, before],
+            [self.bot, self.turn, self.go_on, *state],
+            js=BEGAN.format("arrived"),
+            **QUIET,
+        )
+        self.bot.edit(self._streaming_box, None, [self.box, self.go_on], **QUIET)
+        continuing = self.go_on.click(self._streaming_box, None, [self.box, self.go_on], **QUIET).then(
+            self._go_on,
+            [self.session, self.bot],
+            [self.bot, self.turn, self.go_on],
+            concurrency_limit=None,
+            show_progress="hidden",
+            api_visibility="undocumented",
+        )
+        continuing.then(lambda shown: (shown, shown), [self.bot], state, **QUIET).then(
+            self._idle_box, None, [self.box], **QUIET
+        )
+        replies = [continuing, *self._replies()]
+        self.box.stop(None, None, None, cancels=replies, api_visibility="undocumented")
+        self.box.stop(self._settle, [self.session], [self.turn, self.go_on], **QUIET)
+        emptied = [self.bot, self.turn, self.go_on, *state]
+        self.new.click(self._new, [self.session], emptied, cancels=replies, **QUIET).then(
+            self._idle_box, None, [self.box], **QUIET
+        )
+        self.bot.clear(self._new, [self.session], emptied, **QUIET)
+        resync = gr.Button(visible="hidden", elem_id="resync")
+        resync.click(lambda shown: (shown, shown), [self.bot], state, **QUIET)
+
+    def _replies(self) -> list[Dependency]:
+        """Returns the interface's own events that stream a reply."""
+        return [
+            Dependency(None, fn.get_config(), fn._id, fn.fn)
+            for fn in self.blocks.fns.values()
+            if getattr(fn.fn, "__name__", "") == "_submit_fn"
+        ]
+
+    def _recover(self) -> None:
+        """Gives the box back after an event that failed.
+
+        In Gradio 6 `.then` does not run after a failure, and the interface re-enables its box with `.then`: without
+        this, one failed event (a full queue, a lost connection) would close the page for good.
+        """
+        with self.blocks:
+            for reply in self._replies():
+                reply.then(self._idle_box, None, [self.box], **QUIET)
+                reply.failure(self._idle_box, None, [self.box], **QUIET)
+                reply.failure(
+                    lambda shown: (shown, shown),
+                    [self.bot],
+                    [self.interface.chatbot_state, self.interface.chatbot_value],
+                    **QUIET,
+                )
+
+    # --- what the events do
+
+    def _begin(self, session: Session, language: str, region: str, request: gr.Request) -> str:
+        session.language = language if language in LANGUAGES else self.language(request)
+        if region and not session.country:
+            session.country = region if region in safety.countries() else self.settings.default_country
+        return self._help_of(session)
+
+    def _arrive(
+        self, session: Session, language: str, region: str, before: str, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """Begins a visit; a page that was loaded again (Gradio does so after a lost connection) finds its chat."""
+        self._begin(session, language, region, request)
+        cookie = request.cookies.get(COOKIE, "")
+        known = self.session_of(before) if cookie and self.visits.belongs(before, cookie) else None
+        if known is not None and known is not session and not session.conversation.messages:
+            session.take_over(known)
+        shown = rendered(session.conversation.messages)
+        return shown, turn_of(session), gr.Button(visible=unfinished(session)), shown, shown
+
+    def language(self, request: gr.Request) -> Language:
+        """Returns the language that a request asks for, or the default."""
+        return preferred(request.headers.get("accept-language"), self.settings.default_language)
+
+    def _validate(self, words: str, request: gr.Request) -> Any:
+        session = self.session_of(request.session_hash or "") or Session(language=self.language(request))
+        try:
+            self.chat.check(session, words)
+        except RemansoError as refused:
+            return gr.validate(False, self.chat.explain(session, refused))
+        return gr.validate(True, "")
+
+    def session_of(self, name: str) -> Session | None:
+        """Returns the session behind Gradio's session hash, if there is one."""
+        holder = getattr(self.blocks, "state_holder", None)
+        if holder is None or name not in holder:
+            return None
+        return cast(Session, holder[name][self.session._id])
+
+    async def _respond(
+        self, words: str, shown: list[Any], session: Session
+    ) -> AsyncGenerator[tuple[str, str, Any], None]:
+        """Streams the reply into the page. Never raises: an exception would leave Gradio's page unusable."""
+        session.conversation.keep(pairs(shown))
+        try:
+            async with aclosing(self.chat.reply(session, words)) as updates:
+                async for text, turn, button in _frames(session, updates):
+                    yield text, turn, button
+        except RemansoError as problem:
+            if session.conversation.said("user")[-1:] != [words.strip()]:
+                self.chat.note_refusal(session, words, problem)
+            yield session.conversation.messages[-1].shown, turn_of(session), gr.Button(visible=False)
+
+    async def _go_on(self, session: Session, shown: list[Any]) -> AsyncGenerator[tuple[list[Any], str, Any], None]:
+        session.conversation.keep(pairs(shown))
+        before = rendered(session.conversation.messages[:-1])
+        try:
+            async with aclosing(self.chat.go_on(session)) as updates:
+                async for text, turn, button in _frames(session, updates):
+                    yield [*before, {"role": "assistant", "content": text}], turn, button
+        except RemansoError:
+            yield rendered(session.conversation.messages), turn_of(session), gr.Button(visible=False)
+
+    async def _settle(self, session: Session) -> tuple[str, Any]:
+        """After Stop: waits until the turn is recorded, then shows how it ended."""
+        for _ in range(int(SETTLE_SECONDS / 0.05)):
+            if not session.busy:
+                break
+            await asyncio.sleep(0.05)
+        return turn_of(session), gr.Button(visible=unfinished(session))
+
+    def _new(self, session: Session) -> tuple[Any, ...]:
+        self.chat.new(session)
+        return [], turn_of(session), gr.Button(visible=False), [], []
+
+    def _open_help(self, session: Session) -> tuple[Any, ...]:
+        return gr.Group(visible=True), self._help_of(session), gr.Dropdown(value=session.country or None)
+
+    def _in_country(self, session: Session, country: str | None) -> str:
+        session.country = country or ""
+        return self._help_of(session)
+
+    def _help_of(self, session: Session) -> str:
+        return safety.help_panel(session.language or self.settings.default_language, session.country or None)
+
+    def _streaming_box(self) -> tuple[Any, Any]:
+        return gr.Textbox(interactive=False, submit_btn=False, stop_btn=True), gr.Button(visible=False)
+
+    def _idle_box(self) -> Any:
+        return gr.Textbox(interactive=True, submit_btn=True, stop_btn=False)
+
+    def forget(self, name: str) -> None:
+        """Drops everything that the server holds of a session that was left."""
+        if session := self.session_of(name):
+            self.chat.forget(session)
+        self.blocks.state_holder.session_data.pop(name, None)
+        self.blocks.state_holder.time_last_used.pop(name, None)
+
+
+async def _frames(
+    session: Session, updates: AsyncGenerator[Update, None]
+) -> AsyncGenerator[tuple[str, str, Any], None]:
+    """Turns updates into what the page shows; only what changed is sent along with the text."""
+    told: Any = None
+    async for update in updates:
+        wait = (update.place, update.loading)
+        first, changed = told is None, wait != told
+        button = gr.Button(visible=False) if first else gr.skip()
+        yield update.text, turn_of(session, update) if changed else gr.skip(), button
+        told = wait
+    yield session.conversation.messages[-1].shown, turn_of(session), gr.Button(visible=unfinished(session))
