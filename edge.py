@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sentences import Language, preferred, say
@@ -36,7 +36,7 @@ HASH_IN_BODY = re.compile(rb'"session_hash"\s*:\s*"([^"]{1,200})"')
 class Edge:
     """The middleware.
 
-    `health` makes the answer of `GET /health`, `/embed.js` leads to `embed`, and `script` runs first in the page.
+    `health` makes the answer of `GET /health`, `/embed.js` imports `embed`, and `script` runs first in the page.
     """
 
     def __init__(  # noqa: PLR0913 - what the middleware is told, each by its name
@@ -72,8 +72,10 @@ class Edge:
         if path == "/health":
             await JSONResponse(self._health())(scope, receive, self._dressed(send, ""))
         elif path == "/embed.js":
-            # A fixed name for Gradio's web component, whose own changes with each version.
-            await RedirectResponse(self._embed)(scope, receive, self._dressed(send, ""))
+            # A fixed name for Gradio's web component, whose own changes with each version. Imported, not redirected
+            # to: under two addresses the module would run twice.
+            module = Response(f'import "./{self._embed}";', media_type="text/javascript")
+            await module(scope, receive, self._dressed(send, ""))
         elif CLOSED.match(path) or b"deep_link" in scope["query_string"]:
             await Response("Not found", 404)(scope, receive, send)
         else:

@@ -54,12 +54,12 @@ class Page:
 
     def _header(self) -> None:
         title = (
-            f"<h1>{html.escape(self.settings.title)}</h1>" if self.settings.title else '<h1 data-say="page.title"></h1>'
+            f"<h1>{html.escape(self.settings.title)}</h1>" if self.settings.title else self._said("h1", "page.title")
         )
         gr.HTML(
-            f'<header><div>{title}<p data-say="page.subtitle"></p></div>'
+            f"<header><div>{title}{self._said('p', 'page.subtitle')}</div>"
             '<p id="status" role="status" data-state="connected"></p></header>'
-            '<p id="notice-restart" role="alert" data-say="page.restarted" hidden></p>',
+            + self._said("p", "page.restarted", 'id="notice-restart" role="alert" hidden'),
             elem_id="header",
             apply_default_css=False,
         )
@@ -70,6 +70,11 @@ class Page:
             self.switch = gr.Button(t("page.switch"), elem_id="switch", size="sm")
         if model_id(self.settings) == EMBEDDED:
             gr.Markdown(self.words("page.demo"), elem_id="demo", container=False)
+
+    def _said(self, tag: str, key: str, attributes: str = "") -> str:
+        """Returns an element whose words the page's script keeps in the person's language."""
+        words = html.escape(say(self.settings.default_language, key))
+        return f'<{tag} data-say="{key}" {attributes}>{words}</{tag}>'
 
     def _help(self) -> None:
         with gr.Group(visible=False, elem_id="help") as self.help:
@@ -125,7 +130,7 @@ class Page:
             api_visibility="private",  # `/chat` is ours, with types and its errors: see api.py
         )
         self.go_on.render()
-        gr.HTML('<p data-say="page.reminder"></p>', elem_id="reminder", apply_default_css=False)
+        gr.HTML(self._said("p", "page.reminder"), elem_id="reminder", apply_default_css=False)
 
     # --- events
 

@@ -1,6 +1,7 @@
 // What the page says of itself: connection, typing, times, languages. Words come from the catalogue alone.
 (() => {
   const remanso = window.remanso;
+  if (!remanso) return; // as a web component in someone else's page, which we leave as it is
   const catalogue = __CATALOGUE__;
   const POLL_MS = 15000, LOOK_MS = 250;
   const TYPED_POLL_MS = 3000;

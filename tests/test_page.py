@@ -224,6 +224,15 @@ def test_the_chat_works_in_a_frame_of_another_site(
         expect(me.find("#new")).to_have_text("New conversation")
 
 
+def test_the_chat_works_as_a_web_component_in_another_site(brief_url: str, site: Site, visit: Visiting) -> None:
+    tags = f'<script type="module" src="{brief_url}embed.js"></script><gradio-app src="{brief_url}"></gradio-app>'
+    (site.folder / "index.html").write_text(tags)
+    me = visit()
+    me.page.goto(f"{site.url}index.html")
+    me.send("Hola")
+    assert me.first_words()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1100])
 def test_the_page_fits_a_phone_and_a_desk_in_light_and_dark(
@@ -385,6 +394,14 @@ def test_a_closed_page_frees_the_model_for_the_next_person(app_url: str, visit: 
     next_one.send("Hola")
     next_one.first_words()
     assert not any("cola" in state for state in next_one.seen("status"))
+
+
+def test_who_waits_for_the_model_sees_their_place_in_the_line(app_url: str, visit: Visiting) -> None:
+    first, second = visit(app_url), visit(app_url)
+    first.send("Cuéntame despacio cómo dormir mejor, con todo detalle")
+    second.send("Hola")
+    second.first_words()
+    assert "En cola: 1" in second.seen("status")
 
 
 def test_each_message_has_a_time_and_each_control_a_name(brief_url: str, visit: Visiting) -> None:

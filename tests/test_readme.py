@@ -91,7 +91,10 @@ def test_every_link_and_picture_leads_somewhere() -> None:
 
 def test_the_embed_script_is_gradio_s_own(app_url: str) -> None:
     with urllib.request.urlopen(f"{app_url}embed.js", timeout=20) as answer:
-        assert "/assets/index-" in answer.url and "javascript" in answer.headers["content-type"]
+        found = re.search(r'"\./(assets/index-[\w-]+\.js)"', answer.read().decode())
+        assert found and "javascript" in answer.headers["content-type"]
+    with urllib.request.urlopen(app_url + found[1], timeout=20) as component:
+        assert component.status == 200
 
 
 def test_no_word_of_the_readme_offers_what_this_is_not() -> None:
