@@ -87,6 +87,14 @@
     wasClosed = box.disabled;
   }
 
+  // Until the first word is there, the conversation says that a reply is on its way.
+  function typing() {
+    const last = [...document.querySelectorAll("#chat .message-row")].at(-1);
+    const begun = last && !last.classList.contains("user-row") && last.innerText.trim();
+    if (find("#message .stop-button") && !begun) put(find("#chat"), "data-typing", say("page.typing"));
+    else find("#chat")?.removeAttribute("data-typing");
+  }
+
   function look() {
     const [state, words] = status();
     put(find("#status"), "data-state", state);
@@ -104,6 +112,7 @@
     if (box) refocus(box);
     if (box && draft) { box.value = draft; draft = null; box.dispatchEvent(new Event("input", { bubbles: true })); }
     translate();
+    typing();
     times();
   }
 

@@ -400,7 +400,9 @@ def test_who_waits_for_the_model_sees_their_place_in_the_line(app_url: str, visi
     first, second = visit(app_url), visit(app_url)
     first.send("Cuéntame despacio cómo dormir mejor, con todo detalle")
     second.send("Hola")
+    expect(second.find("#chat")).to_have_attribute("data-typing", "Escribiendo…")
     second.first_words()
+    expect(second.find("#chat")).not_to_have_attribute("data-typing", "Escribiendo…")
     assert "En cola: 1" in second.seen("status")
 
 
