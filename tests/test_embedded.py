@@ -7,8 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -47,16 +47,6 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(embedded, "_build", build)
     return made
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real filesystem of 1 MiB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount the small filesystem")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def left(cache: Path) -> list[str]:
@@ -163,3 +153,45 @@ def test_in_fewer_bits_it_takes_less_memory_and_still_speaks(
     deltas = list(chat.stream(messages, Sampling(temperature=0, max_new_tokens=8)))
     assert len("".join(delta.text for delta in deltas).split()) >= 3
     assert deltas[-1].finish in ("length", "stop")
+
+
+class OneFileHub(BaseHTTPRequestHandler):
+    """Serves one file under the address that the Hub would."""
+
+    content = b"GGUF from the Hub"
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+        self.wfile.write(self.content)
+
+    def answer(self) -> None:
+        known = self.path == f"/{embedded.HUB_REPO}/resolve/main/{embedded.GGUF_NAME}"
+        self.send_response(200 if known else 404)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{sha256(self.content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_without_the_package_the_same_file_comes_from_the_hub(tmp_path: Path) -> None:
+    hub = ThreadingHTTPServer(("127.0.0.1", 0), OneFileHub)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    code = (
+        "import sys; from pathlib import Path; from model import embedded\n"
+        "embedded.find_spec = lambda name: None\n"
+        "embedded.GGUF_SHA256 = sys.argv[2]\n"
+        "embedded._assemble(Path(sys.argv[1]), embedded.unheard)\n"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "hf")}
+    environment.pop("HF_HUB_OFFLINE", None)
+    command = [sys.executable, "-c", code, str(tmp_path / "whole"), sha256(OneFileHub.content).hexdigest()]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120, capture_output=True)
+    hub.shutdown()
+    hub.server_close()
+    assert (tmp_path / "whole").read_bytes() == OneFileHub.content

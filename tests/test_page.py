@@ -396,6 +396,15 @@ def test_a_closed_page_frees_the_model_for_the_next_person(app_url: str, visit: 
     assert not any("cola" in state for state in next_one.seen("status"))
 
 
+def test_two_tabs_of_one_browser_are_two_conversations(brief_url: str, visit: Visiting) -> None:
+    one = visit(brief_url)
+    two = Visit(one.context, brief_url)
+    one.ask("Hola", rows=2)
+    two.ask("Hoy hace sol", rows=2)
+    one.ask("Sigo aquí", rows=4)
+    expect(two.rows).to_have_count(2)
+
+
 def test_who_waits_for_the_model_sees_their_place_in_the_line(app_url: str, visit: Visiting) -> None:
     first, second = visit(app_url), visit(app_url)
     first.send("Cuéntame despacio cómo dormir mejor, con todo detalle")
