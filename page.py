@@ -242,12 +242,13 @@ class Page:
     ) -> AsyncGenerator[tuple[str, str, Any], None]:
         """Streams the reply into the page. Never raises: an exception would leave Gradio's page unusable."""
         session.conversation.keep(pairs(shown))
+        before = len(session.conversation.messages)
         try:
             async with aclosing(self.chat.reply(session, words)) as updates:
                 async for text, turn, button in _frames(session, updates):
                     yield text, turn, button
         except RemansoError as problem:
-            if session.conversation.said("user")[-1:] != [words.strip()]:
+            if len(session.conversation.messages) == before:
                 self.chat.note_refusal(session, words, problem)
             yield session.conversation.messages[-1].shown, turn_of(session), gr.Button(visible=False)
 

@@ -13,8 +13,10 @@ from config import Settings
 from errors import ModelError, RemansoError
 from history import Message
 from model.host import Host
+from page import Page
 from session import Session
 from tests.fakes import FakeModel, host_of
+from visits import Visits
 
 
 def chat_with(model: FakeModel, **settings: Any) -> Chat:
@@ -321,3 +323,15 @@ def test_a_new_conversation_forgets_the_model_s_cache_and_gets_another_key() -> 
     before = session.key
     chat.new(session)
     assert model.forgotten == [before] and session.key != before and not session.conversation.messages
+
+
+def test_words_cleaned_before_a_failure_are_recorded_once_on_the_page() -> None:
+    model, session = FakeModel(), Session()
+    model.enqueue(RuntimeError("x"))
+    page = Page(chat_with(model), Settings(), Visits())
+
+    async def work() -> list[Any]:
+        return [frame async for frame in page._respond("hola\x00 mundo", [], session)]
+
+    assert "sigue aquí" in run(work())[-1][0]
+    assert session.conversation.said("user") == ["hola mundo"]
