@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     model_id: str = Field("", description="`embedded`, a Hub id or a folder; empty: the 8B with a GPU, else `embedded`")
     base_model_id: str = Field("", description="base under the adapter, when not the one that the adapter names")
     model_revision: str = Field("", description="commit of `MODEL_ID` on the Hub")
+    base_model_revision: str = Field("", description="commit of the base on the Hub")
     quantization: Quantization | Literal[""] = Field("", description="`nf4`, `int8` or `none`; empty: `nf4` on CUDA")
     device: str = Field("", description="`cpu` or `cuda`; empty: CUDA where there is one")
     hf_token: str = Field("", description="token for gated or private repositories", repr=False)
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
     messages_per_minute: int = Field(20, ge=1, description="messages that one session may send in a minute")
     queue_size: int = Field(32, ge=1, description="people who may wait for the model at once")
     session_grace_seconds: float = Field(600, ge=0, description="how long a closed page's chat stays in memory")
-    parallel_turns: int = Field(1, ge=1, description="replies computed at the same time")
+    parallel_turns: int = Field(0, ge=0, description="replies computed at the same time; 0: 1, or 8 on ZeroGPU")
 
     @property
     def frame_ancestors(self) -> str:

@@ -86,6 +86,11 @@ class CacheShelf:
             if in_use:
                 self._forgotten.add(key)
 
+    def clear(self) -> None:
+        """Drops every cache that no turn has out."""
+        with self._lock:
+            self._kept.clear()
+
     @property
     def bytes(self) -> int:
         """Memory of all caches on the shelf."""

@@ -12,7 +12,9 @@ import torch
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from errors import ModelError
 from model.cache import CacheShelf, Kept
+from model.faults import is_out_of_memory
 from model.prompt import ChatMessage, encode, terminators
 from model.sampling import Sampling, choose
 
@@ -31,7 +33,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Description:
-    """What is loaded: names, quantization, device, and memory in bytes of weights."""
+    """What is loaded: names, quantization, device, memory in bytes of weights, and the commit of the model."""
 
     base: str
     adapter: str
@@ -39,6 +41,7 @@ class Description:
     device: str
     memory: int
     demonstration: bool = False
+    revision: str = ""
 
 
 class ChatModel:
@@ -86,19 +89,28 @@ class ChatModel:
         prompt = encode(self._tokenizer, messages)
         kept = self._shelf.take(conversation)
         try:
-            yield from self._reply(prompt, kept, sampling, stop or threading.Event())
-        except BaseException:
+            yield from self.decode(prompt, sampling, stop or threading.Event(), kept)
+        except BaseException as problem:
             # Only at a yield is the cache known to match its ids: anything but a closed iterator throws it away.
             if len(kept.ids) != kept.cache.get_seq_length():
                 kept = Kept()
+            if is_out_of_memory(problem):
+                self._make_room()
+                raise ModelError("out_of_memory") from None
             raise
         finally:
             self._shelf.put(conversation, kept)
 
-    def _reply(self, prompt: list[int], kept: Kept, sampling: Sampling, stop: threading.Event) -> Iterator[Delta]:
+    def _make_room(self) -> None:
+        """Gives back the memory of every kept conversation: they are read again, which is slower and fits."""
+        self._shelf.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def decode(self, prompt: list[int], sampling: Sampling, stop: threading.Event, kept: Kept) -> Iterator[Delta]:
+        """Yields the reply to the token ids of a prompt, of which `kept` holds those that need no reading."""
         text = DecodeStream(skip_special_tokens=True)  # holds back while a character is incomplete
-        generator = torch.Generator(self._model.device)
-        generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
+        generator: torch.Generator | None = None
         logits, new = None, prompt[kept.crop_to(prompt) :]
         for start in range(0, len(new), PREFILL_CHUNK):
             if stop.is_set():
@@ -108,6 +120,7 @@ class ChatModel:
             yield Delta("")  # where a closed iterator ends the work, as it must on ZeroGPU
         for number in range(sampling.max_new_tokens):
             assert logits is not None
+            generator = generator or sampling.generator(logits.device)
             token = choose(logits, sampling, kept.ids[len(prompt) :], generator)
             if token in self._ends:
                 yield Delta("", "stop")

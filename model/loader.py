@@ -3,35 +3,54 @@
 Knows nothing of prompts, turns or the page.
 """
 
-import errno
-import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoTokenizer
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from config import EIGHT_B, EMBEDDED, Settings
 from errors import ModelError
-from model import attention, zerogpu
+from model import repository, zerogpu
 from model.embedded import Progress, ensure_base, unheard
 from model.engine import ChatModel, Description
+from model.faults import explained
+from model.repository import SMALL, Repository, Shape
+from model.weights import Plan, place
 
-ADAPTER = Path(__file__).parent.parent / "demo" / "adapter"
-FILES = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]  # never a pickle
+HERE = Path(__file__).parent
+ADAPTER = HERE.parent / "demo" / "adapter"
+ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors", *SMALL]
+PAUSES = (1.0, 3.0, 0.0)  # seconds after each failed question to the Hub; the last one is not asked again
+T = TypeVar("T")
 disable_progress_bar()  # loading has our own progress, on the page
+set_verbosity_error()  # its reports are of names that we account for
 
 
-class Source(NamedTuple):
-    """Where each part of a model is: a base with or without an adapter, and the tokenizer."""
+@dataclass(frozen=True)
+class Source:
+    """Where each part of a model is, once it is on this disk.
 
-    base: Path
+    Attributes:
+        base: Name of the base, to be told.
+        weights: Folder of the weights.
+        shape: What that folder holds.
+        adapter: Folder of the adapter, if there is one.
+        tokenizer: Folder of the tokenizer, or of the GGUF file that has it.
+        revision: Commit of `MODEL_ID` on the Hub.
+    """
+
+    base: str
+    weights: Path
+    shape: Shape
     adapter: Path | None
     tokenizer: Path
+    revision: str = ""
 
 
 def load(settings: Settings, progress: Progress = unheard) -> ChatModel:
@@ -41,20 +60,14 @@ def load(settings: Settings, progress: Progress = unheard) -> ChatModel:
         progress: called with a stage (`assemble`, `convert`, `read`) and the share that is done, 0 to 1.
 
     Raises:
-        ModelError: with a code that the page can explain; see `locales`.
+        ModelError: with a code that the page can explain; see `model.faults`.
     """
+    name = model_id(settings)
     try:
-        return _load(settings, progress)
-    except ModelError:
-        raise
-    except torch.OutOfMemoryError as problem:
-        raise ModelError("out_of_memory") from problem
-    except (OSError, HFValidationError) as problem:
-        if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
-            raise ModelError("disk_full", folder=str(settings.cache_dir), needed=0) from problem
-        raise ModelError("model_unreachable", model=model_id(settings)) from problem
+        return _load(name, settings, progress)
     except Exception as problem:
-        raise ModelError("model_failed", kind=type(problem).__name__) from problem
+        known = explained(problem, name, revision=settings.model_revision, folder=str(settings.cache_dir))
+        raise known from (None if known is problem else problem)
 
 
 def model_id(settings: Settings) -> str:
@@ -69,33 +82,28 @@ def device_of(settings: Settings) -> str:
     return settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _load(settings: Settings, progress: Progress) -> ChatModel:
-    name = model_id(settings)
-    source = _embedded(settings, progress) if name == EMBEDDED else _fetched(name, settings)
+def _load(name: str, settings: Settings, progress: Progress) -> ChatModel:
+    source = _embedded(settings, progress) if name == EMBEDDED else locate(name, settings)
     progress("read", 0.92)
     device = device_of(settings)
-    quantization = settings.quantization or ("nf4" if device == "cuda" else "none")
-    tokenizer = AutoTokenizer.from_pretrained(source.tokenizer)
-    template = source.tokenizer if source.adapter is None else source.adapter
-    if (written := template / "chat_template.jinja").exists():
-        tokenizer.chat_template = written.read_text(encoding="utf-8")
-    if not tokenizer.chat_template:
-        raise ModelError("model_without_template", model=name)
-    model = _weights(source, device, quantization)
+    wanted = settings.quantization or ("nf4" if device == "cuda" else "")
+    tokenizer = _tokenizer(source, name)
+    placed = place(Plan(source.weights, source.shape, source.adapter, device, wanted))
     progress("read", 1.0)
     kind = zerogpu.ZeroGPUModel if zerogpu.ON else ChatModel
     loaded = kind(
-        model,
+        placed.model,
         tokenizer,
         Description(
-            base=source.base.name if name != EMBEDDED else "google/gemma-3-270m",
-            adapter=name if source.adapter else "",
-            quantization=quantization,
+            base="google/gemma-3-270m" if name == EMBEDDED else source.base,
+            adapter=name if placed.adapted else "",
+            quantization=placed.quantization,
             device=device,
-            memory=model.get_memory_footprint(),
+            memory=placed.memory,
             demonstration=name == EMBEDDED,
+            revision=source.revision,
         ),
-        min(settings.max_context_tokens, model.config.max_position_embeddings),
+        min(settings.max_context_tokens, placed.model.config.max_position_embeddings),
     )
     if isinstance(loaded, zerogpu.ZeroGPUModel):
         loaded.publish()
@@ -104,59 +112,74 @@ def _load(settings: Settings, progress: Progress) -> ChatModel:
 
 def _embedded(settings: Settings, progress: Progress) -> Source:
     base = ensure_base(settings.cache_dir, progress)
-    return Source(base, ADAPTER, base)
+    return Source(EMBEDDED, base, Shape(None, "plain"), ADAPTER, base)
 
 
-def _fetched(name: str, settings: Settings) -> Source:
-    """Finds base, adapter and tokenizer of a Hub id or a local folder."""
-    folder = _folder(name, settings.model_revision, settings.hf_token)
-    if not (folder / "adapter_config.json").exists():
-        return Source(folder, None, folder)
-    if settings.base_model_id or not (folder / "config.json").exists():
-        declared = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-        base = _folder(settings.base_model_id or declared, "", settings.hf_token)
-        return Source(base, folder, folder if (folder / "tokenizer.json").exists() else base)
-    return Source(folder, folder, folder)
+def locate(name: str, settings: Settings) -> Source:
+    """Finds out what a Hub id or a local path holds, and fetches what loading it takes, and no more."""
+    here = _found(name, settings.model_revision, settings)
+    shape = _asked(name, lambda: repository.inspect(here))
+    if shape.adapter is not None and (settings.base_model_id or shape.weights == "none"):
+        return _on_another_base(here, shape, settings)
+    if shape.weights == "none" or (shape.weights == "wrapped" and shape.adapter is None):
+        raise ModelError("model_incomplete", model=name)
+    files = [*repository.weight_patterns(shape), *(ADAPTER_FILES if shape.adapter is not None else [])]
+    folder = _asked(name, partial(here.fetch, files))
+    return Source(name, folder, shape, folder if shape.adapter is not None else None, folder, here.revision)
 
 
-def _folder(name: str, revision: str, token: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    return Path(snapshot_download(name, revision=revision or None, token=token or None, allow_patterns=FILES))
+def _on_another_base(here: Repository, shape: Shape, settings: Settings) -> Source:
+    """The adapter alone is taken from `MODEL_ID`; its weights come from its base."""
+    name = settings.base_model_id or shape.declared_base
+    if not name:
+        raise ModelError("model_incomplete", model=here.name)
+    base = _found(name, settings.base_model_revision, settings)
+    found = _asked(name, lambda: repository.inspect(base))
+    if found.weights not in ("plain", "gguf"):
+        raise ModelError("model_incomplete", model=name)
+    adapter = _asked(here.name, partial(here.fetch, ADAPTER_FILES))
+    weights = _asked(name, partial(base.fetch, repository.weight_patterns(found)))
+    has_own = {"tokenizer.json", "tokenizer.model"} & set(here.files)
+    return Source(name, weights, found, adapter, adapter if has_own else weights, here.revision)
 
 
-def _weights(source: Source, device: str, quantization: str) -> Any:
-    """Loads base and adapter, on the CPU first: PEFT and safetensors ask for the device in native code otherwise."""
-    options: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": {"": "cpu"}, "use_safetensors": True}
-    if quantization != "none" and "quantization_config" not in json.loads((source.base / "config.json").read_text()):
-        options["quantization_config"] = _bitsandbytes(quantization)
-    if device == "cpu":
-        options["attn_implementation"] = attention.NAME
-    if source.adapter == source.base:
-        # The repository's own weights were saved through PEFT; the adapter beside them is then put on once.
-        options |= {"key_mapping": {r"\.base_layer\.": "."}}
-        whole: Any = AutoModelForCausalLM.from_pretrained(source.base, **options)
-        return whole.to(device)
-    model: Any = AutoModelForCausalLM.from_pretrained(source.base, **options)
-    if source.adapter is not None:
-        model = _adapted(model, source.adapter, merge=quantization == "none")
-    return model.to(device)
+def _found(name: str, revision: str, settings: Settings) -> Repository:
+    return _asked(name, partial(repository.find, name, revision, settings.hf_token), revision)
 
 
-def _adapted(model: Any, adapter: Path, *, merge: bool) -> Any:
-    if not (adapter / "adapter_model.safetensors").exists():
-        raise ModelError("model_failed", kind="NoSafetensors")  # peft would go on to read a pickle
-    adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
-    # Beside dense weights the adapter's own products only cost time; into 4-bit weights it cannot be merged exactly.
-    return adapted.merge_and_unload() if merge else adapted
+def _asked(name: str, question: Callable[[], T], revision: str = "") -> T:
+    """Asks the Hub or the disk about one repository: tries a few times, and what goes wrong bears its name."""
+    for pause in PAUSES:
+        try:
+            return question()
+        except Exception as problem:
+            known = explained(problem, name, revision=revision)
+            if known.code != "model_unreachable" or pause == PAUSES[-1]:
+                raise known from (None if known is problem else problem)
+        time.sleep(pause)
+    raise AssertionError
 
 
-def _bitsandbytes(quantization: str) -> BitsAndBytesConfig:
-    if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+def _tokenizer(source: Source, name: str) -> Any:
+    """Returns the tokenizer with a chat template and a padding token."""
+    gguf = source.shape.weights == "gguf" and source.tokenizer == source.weights
+    options = {"gguf_file": source.shape.file} if gguf else {}
+    tokenizer = AutoTokenizer.from_pretrained(source.tokenizer, **options)
+    for folder in (source.adapter, source.tokenizer):
+        if folder is not None and (written := folder / "chat_template.jinja").exists():
+            tokenizer.chat_template = written.read_text(encoding="utf-8")
+            break
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = _known_template(tokenizer.get_vocab())
+    if not tokenizer.chat_template:
+        raise ModelError("model_without_template", model=name)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _known_template(vocabulary: dict[str, int]) -> str:
+    """Returns Llama-3's template for a tokenizer that has its marks: repositories of adapters often lack the file."""
+    if "<|start_header_id|>" not in vocabulary or "<|eot_id|>" not in vocabulary:
+        return ""
+    return (HERE / "llama3.jinja").read_text(encoding="utf-8")

@@ -26,6 +26,12 @@ class Sampling:
     max_new_tokens: int = 256
     seed: int | None = None
 
+    def generator(self, device: torch.device) -> torch.Generator:
+        """Returns the source of chance for one reply."""
+        made = torch.Generator(device)
+        made.seed() if self.seed is None else made.manual_seed(self.seed)
+        return made
+
 
 def choose(logits: torch.Tensor, sampling: Sampling, seen: Sequence[int], generator: torch.Generator) -> int:
     """Returns the next token id.

@@ -64,8 +64,12 @@ def tokenizer(form: Format = LLAMA3) -> PreTrainedTokenizerFast:
     return made
 
 
-def llama(words: PreTrainedTokenizerFast, *, width: int = 64, seed: int = 0) -> Any:
-    """Returns a random Llama of two layers that declares only the tokenizer's `eos` as its end."""
+def llama(words: PreTrainedTokenizerFast, *, width: int = 64, seed: int = 0, endless: bool = False) -> Any:
+    """Returns a random Llama of two layers that declares only the tokenizer's `eos` as its end.
+
+    Args:
+        endless: it says letters and spaces alone, and never ends a greedy reply by itself.
+    """
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(words),
@@ -82,6 +86,10 @@ def llama(words: PreTrainedTokenizerFast, *, width: int = 64, seed: int = 0) -> 
     model: Any = LlamaForCausalLM(config).eval()
     for parameter in model.parameters():
         parameter.data.mul_(3)  # so that its choices are not all close
+    if endless:
+        vocabulary = words.get_vocab()
+        spoken = {vocabulary[letter] for letter in [*"abcdefghijklmnopqrstuvwxyz", "Ġ"]}
+        model.lm_head.weight.data[[number for number in range(len(words)) if number not in spoken]] = 0
     model.generation_config = GenerationConfig(bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id)
     return model
 
