@@ -65,7 +65,7 @@ def serve(settings: Settings, host: Host | None = None) -> tuple[Page, str]:
     Raises:
         OSError: the port is taken.
     """
-    host = host or Host(lambda progress: load(settings, progress))
+    host = host or Host(lambda progress: load(settings, progress), own_thread=not zerogpu.ON)
     if zerogpu.ON:
         host.load()  # before the launch, which packs the weights, and in the main thread, whose CUDA is emulated
     chat = Chat(settings, host)
@@ -122,6 +122,8 @@ def main() -> None:
     except OSError as problem:
         sys.exit(f"The server cannot start: {problem}")
     print(f"\n  Remanso: {address}\n", flush=True)
+    if zerogpu.ON and not page.chat.host.model:
+        page.chat.host.work()  # what failed is tried again, in the one thread that can place weights there
     page.blocks.block_thread()
 
 
