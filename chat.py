@@ -15,17 +15,18 @@ import threading
 import time
 import traceback
 import unicodedata
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import safety
 from config import Settings
 from errors import RemansoError
 from history import Finish, Message, fit
 from line import Line
-from model import ChatModel, Delta, Sampling
+from model import ChatModel, Delta, Sampling, zerogpu
 from model import Finish as ModelFinish
 from model.host import Host
 from sentences import Language, say
@@ -36,6 +37,7 @@ log = logging.getLogger("remanso.chat")
 COALESCE_SECONDS = 0.15  # at most 7 updates a second: each costs the page in proportion to the conversation
 TELL_SECONDS = 0.5  # how often a waiting person is told where they are
 MINUTE = 60.0
+ZEROGPU_TURNS = 8  # its own scheduler queues people for a GPU; waiting there needs a place of ours
 STEADY_REPLIES = 3  # `reply.crisis.1` and so on, by turns
 BIDI_OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 LEVELS: tuple[safety.Level, ...] = ("none", "elevated", "crisis")
@@ -56,6 +58,13 @@ class Update:
     finish: Finish | None = None
 
 
+class Piece(NamedTuple):
+    """Text that may be shown, and at the end how the reply ended."""
+
+    text: str
+    finish: Finish | None = None
+
+
 def clean(words: str) -> str:
     """Removes what is no text: control characters, lone surrogates, bidirectional overrides, outer spaces."""
     kept = (c for c in words if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
@@ -68,7 +77,7 @@ class Chat:
     def __init__(self, settings: Settings, host: Host) -> None:
         self.settings = settings
         self.host = host
-        self._line = Line(settings.parallel_turns, settings.queue_size)
+        self._line = Line(settings.parallel_turns or (ZEROGPU_TURNS if zerogpu.ON else 1), settings.queue_size)
         self._retried = False
 
     def check(self, session: Session, words: str) -> str:
@@ -218,7 +227,7 @@ class Chat:
             if text:
                 messages.append(Message("assistant", text))
             deltas = model.stream(messages, self._sampling(), stop, conversation=session.key)
-            guarded = _guarded(deltas, self._language(session))
+            guarded = _guarded(deltas, self._language(session), self.settings.system_prompt, text)
             pieces, release = _in_thread(guarded, ticket.leave), _nothing
             last = 0.0
             async for piece in pieces:
@@ -235,43 +244,45 @@ class Chat:
         return Sampling(own.temperature, own.top_p, own.repetition_penalty, own.max_new_tokens)
 
 
-def _guarded(deltas: Iterator[Delta], language: Language) -> Iterator[Delta]:
+def _guarded(deltas: Iterator[Delta], language: Language, prompt: str, before: str) -> Iterator[Piece]:
     """Passes the text of the deltas through the guard, and keeps how they ended."""
-    finish: ModelFinish | None = None
+    finish: ModelFinish = "stop"
 
     def texts() -> Iterator[str]:
         nonlocal finish
-        for delta in deltas:
-            finish = delta.finish or finish
-            yield delta.text
+        with closing(cast(Generator[Delta], deltas)):  # what the guard reads no further, the model need not compute
+            for delta in deltas:
+                finish = delta.finish or finish
+                yield delta.text
 
-    for text in safety.guard(texts(), language):
-        yield Delta(text)
-    yield Delta("", finish or "stop")
+    guarded = safety.guard(texts(), language, prompt=prompt, before=before)
+    for text in guarded:
+        yield Piece(text)
+    yield Piece("", "blocked" if guarded.blocked else finish)
 
 
-def _in_thread(deltas: Iterator[Delta], done: Callable[[], None]) -> AsyncGenerator[Delta, None]:
+def _in_thread(pieces: Iterator[Piece], done: Callable[[], None]) -> AsyncGenerator[Piece, None]:
     """Runs an iterator in a thread of its own and yields what it yields.
 
     `done` is called in the event loop when the thread has ended, which can be later than the consumer: a seat in the
     line is free only when the model really is.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue()
+    queue: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
 
     def run() -> None:
         end: BaseException | None = None
         with suppress(RuntimeError):  # the loop is closed: the server stops, and nobody listens
             try:
-                for delta in deltas:
-                    loop.call_soon_threadsafe(queue.put_nowait, delta)
+                for piece in pieces:
+                    loop.call_soon_threadsafe(queue.put_nowait, piece)
             except BaseException as problem:
                 end = problem
             loop.call_soon_threadsafe(queue.put_nowait, end)
             loop.call_soon_threadsafe(done)
 
-    async def receive() -> AsyncGenerator[Delta, None]:
-        while isinstance(item := await queue.get(), Delta):
+    async def receive() -> AsyncGenerator[Piece, None]:
+        while isinstance(item := await queue.get(), Piece):
             yield item
         if item is not None:
             raise item

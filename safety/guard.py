@@ -1,118 +1,132 @@
-"""Cleans the model's text as it streams: no number, address or control token that the helpline table lacks.
+"""Checks the model's text sentence by sentence before it is shown, and takes over with reviewed words where one fails.
 
-A model invents helplines, and an invented one is worse than none. The text is cut at white space into blocks that no
-number or address can cross, so a block is judged once and the result is the same however the text arrives. Numbers
-written in words ("nueve uno uno") and addresses read aloud ("arroba") pass unseen.
+    pieces -> scrub (numbers, addresses, tokens) -> sentences -> conduct (what may not be said) -> words
+
+A sentence is held back until it has ended and passed; what was shown before a breach stays, the rest is dropped, and
+`guard.<kind>` of the catalogue follows. The result is the same however the text arrives. Knows the rules only through
+`conduct`, and nothing of the model, the turn or the page.
 """
 
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Generator, Iterable, Iterator
 
-from safety.helplines import bare_address, digits, known_addresses, known_numbers
+from safety.conduct import Kind, breach
+from safety.scrub import scrub
 from sentences import Language, say
 
-CONTEXT = 80  # characters of text before a number in which "call" is looked for
-SHORTEST = 7  # digits that read like a phone without the word "call" before them
+LONGEST = 300  # characters after which a sentence that does not end is cut at a space and checked as it stands
+CRISIS_WORDS = 60  # in a crisis the model adds a short paragraph at most
+CONTEXT = 200  # characters of what was shown that a check may look back on
 
-# White space between digits does not end a block: a phone is often written in groups.
-_BLOCK = re.compile(r"\S+(?:(?<=[\d)\].+*_/·–-])[^\S\n]+(?=[\d(\[+*_/·–-])\S+)*")
-_OPEN_END = re.compile(r"[\d)\].+*_/·–-][^\S\n]*\Z")
-_TOKEN = re.compile(
-    r"<\|start_header_id\|>(?:system|user|assistant|model)?<\|end_header_id\|>|<\|[^|<>\s]{1,40}\|>"
-    r"|<start_of_turn>(?:system|user|model)?|</?(?:end_of_turn|start_of_image|bos|eos|pad|unk|s|think|mask)>"
-    r"|<unused\d+>|\[/?INST\]|<</?SYS>>|<｜[^｜<>\s]{1,40}｜>",
+_END = re.compile(r"""[.!?…]+["'»”’)\]*_]*(?=\s)|\n""")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\"'«“¿¡])(?:p|ej|sr|sra|srta|dr|dra|prof|ud|uds|vd|núm|nº|aprox|pág|mr|mrs|ms|st|vs|e\.g|i\.e|[^\W\d_])\.\Z"
+    r"|(?:^|\n)\s*\d+\.\Z",  # the number of a list's item
     re.IGNORECASE,
 )
-_PATH = r"(?:/[^\s<>()\[\]\"'*]*)?"
-_ADDRESS = re.compile(
-    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
-    r"|(?i:https?://|www\.)[^\s<>()\[\]\"'*]+"
-    rf"|\b(?i:(?:[\w-]+\.)+(?:com|org|net|info|edu|gov|app|help|chat|online)\b){_PATH}"
-    # Small letters only: "hola.Es tarde" lacks a space and is no address.
-    r"|\b(?:[\w-]+\.)+(?:gob|mil|io|dev|health|site|xyz|eu|es|mx|ar|co|cl|pe|uy|ve|ec|bo|py|cr|pa|do|pr|gt|hn|sv|ni|cu"
-    rf"|us|uk|ca|au|nz|ie|in|ph|ly|tv)\b{_PATH}",
-)
-_NUMBER = re.compile(r"[+*]?\(?\d(?:[\d \t\u00a0().*_/·–-]*\d)?(?:-[A-Z]{4,})?")
-_ORDINARY = re.compile(
-    r"\d{1,4}([/.-])\d{1,2}\1\d{1,4}"  # a date
-    r"|(?:19|20)\d\d(?:[ /–-]+(?:19|20)\d\d)+"  # years
-    r"|\d{1,3}(?:[.\u00a0 ]000)+"  # round thousands
-)
-_CALL = re.compile(
-    r"\b(?:ll[aá]m\w*|marc\w*|disc\w*|telefone\w*|tel[eé]fono|tel|tfno|l[ií]nea|whatsapp|sms|call\w*|dial\w*|phone|ring"
-    r"|hotline|helpline|lifeline|text|contact\w*|comun[ií]c\w*|emergenc\w+)\b"
-    r"(?:\W+(?:al|a|el|la|los|de|del|ya|ahora|mismo|por|favor|con|es|n[uú]mero|l[ií]nea|tel[eé]fono|ayuda|emergencias?|gratis"
-    r"|crisis|vida|suicidio|the|at|to|on|now|us|is|line|number|services?|or|o|y|and|please|\d+))*\W*\Z",
-    re.IGNORECASE,
-)
+_PIECE = re.compile(r"\s*\S+|\s+")
+_LABEL = re.compile(r"\A(\s*)(?:asistente|assistant|remanso)\s*:\s*", re.IGNORECASE)
 
 
-def guard(pieces: Iterable[str], language: Language = "es") -> Iterator[str]:
-    """Yields the text of the pieces without what must not be shown, each word as soon as it is whole."""
-    held, before = "", ""
-    for piece in pieces:
-        held += piece
-        cut = _settled(held)
-        yield from _shown(held[:cut], before, language)
-        before, held = (before + held[:cut])[-CONTEXT:], held[cut:]
-    yield from _shown(held, before, language)
+class Guarded(Iterator[str]):
+    """The text that may be shown, word by word.
+
+    Attributes:
+        blocked: The kind of breach that ended the model's text, or None as long as there was none.
+    """
+
+    def __init__(self, pieces: Iterable[str], language: Language, *, crisis: bool, prompt: str, before: str) -> None:
+        self.blocked: Kind | None = None
+        self._pieces, self._language = pieces, language
+        self._crisis, self._prompt, self._shown = crisis, prompt, before
+        self._words = CRISIS_WORDS
+        self._text = self._run()
+
+    def __next__(self) -> str:
+        return next(self._text)
+
+    def close(self) -> None:
+        """Ends the text, and the pieces it is made of."""
+        self._text.close()
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
+
+    def _run(self) -> Generator[str]:
+        for held in _sentences(scrub(self._pieces, self._language)):
+            opens = held.startswith("\n") or not self._shown.strip()
+            sentence = _LABEL.sub(r"\1", held) if opens else held
+            if self._crisis and not self._has_room(sentence):
+                break
+            self.blocked = self._breach(sentence)
+            if self.blocked:
+                yield self._reply(self.blocked)
+                break
+            self._shown += sentence
+            yield from _PIECE.findall(sentence)
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()  # nobody reads on: the model may stop
+
+    def _breach(self, sentence: str) -> Kind | None:
+        if not sentence.strip():
+            return None
+        before = self._shown[-CONTEXT:]
+        return breach(sentence, self._language, before=before, crisis=self._crisis, prompt=self._prompt)
+
+    def _has_room(self, sentence: str) -> bool:
+        self._words -= len(sentence.split())
+        return self._words >= 0 and not (self._shown.strip() and sentence.startswith("\n") and sentence.strip())
+
+    def _reply(self, kind: Kind) -> str:
+        return ("\n\n" if self._shown.strip() else "") + say(self._language, f"guard.{kind}")
 
 
-def _settled(text: str) -> int:
-    """Returns how much of the text no later piece can change."""
-    last = next(reversed(list(_BLOCK.finditer(text))), None)
-    if last is None:
-        return len(text)
-    rest = text[last.end() :]
-    is_open = not rest or ("\n" not in rest and _OPEN_END.search(text))
-    return last.start() if is_open else len(text)
+def guard(
+    pieces: Iterable[str], language: Language = "es", *, crisis: bool = False, prompt: str = "", before: str = ""
+) -> Guarded:
+    """Returns the text of the pieces that may be shown; its `blocked` tells afterwards whether something may not.
+
+    Args:
+        pieces: The model's text as it comes. A generator is closed when nothing more of it is read.
+        language: The person's; the reply that takes over is in it.
+        crisis: At most `CRISIS_WORDS` words in one paragraph, and stricter rules.
+        prompt: The system prompt where an operator has set one: it is not repeated.
+        before: The part of the same reply that is shown already, when a reply is gone on with.
+    """
+    return Guarded(pieces, language, crisis=crisis, prompt=prompt, before=before)
 
 
-def _shown(text: str, before: str, language: Language) -> Iterator[str]:
-    said = before + text
+def _sentences(pieces: Iterable[str]) -> Iterator[str]:
+    """Yields a text sentence by sentence, white space first; together they are the whole text.
 
-    def cleaned(block: re.Match[str]) -> str:
-        context = said[: len(before) + block.start()][-CONTEXT:]
-        return _clean(block[0], context, say(language, "safety.removed"))
-
-    if shown := _BLOCK.sub(cleaned, text):
-        yield shown
-
-
-def _clean(block: str, context: str, removed: str) -> str:
-    # Look-alike digits and invisible characters are read as what they show; an innocent block is left as it came.
-    plain = "".join(char for char in unicodedata.normalize("NFKC", block) if unicodedata.category(char) != "Cf")
-    text = _without_tokens(plain)
-    text = _ADDRESS.sub(lambda found: found[0] if bare_address(found[0]) in known_addresses() else removed, text)
-
-    def number(found: re.Match[str]) -> str:
-        is_phone = _is_phone(found[0], (context + text[: found.start()])[-CONTEXT:])
-        return removed if is_phone else found[0]
-
-    text = _NUMBER.sub(number, text)
-    return block if text == plain else text
+    When the pieces end in an error, what is held goes out before it: a person keeps what was said so far.
+    """
+    held = ""
+    try:
+        for piece in pieces:
+            held += piece
+            while end := _end(held):
+                yield held[:end]
+                held = held[end:]
+    except Exception:
+        yield held
+        raise
+    yield held
 
 
-def _without_tokens(text: str) -> str:
-    while (stripped := _TOKEN.sub("", text)) != text:
-        text = stripped  # what is left may join into another token
-    return text
+def _end(held: str) -> int:
+    """Returns the length of the first sentence, or 0 while it has not ended."""
+    first = len(held) - len(held.lstrip())
+    for found in _END.finditer(held, first, LONGEST + 1):
+        if found[0] == "\n":
+            return found.start()
+        if not (_ABBREVIATION.search(held, max(0, found.end() - 12), found.end()) or _is_quoting(held[: found.end()])):
+            return found.end()
+    if len(held) <= LONGEST:
+        return 0
+    space = held.rfind(" ", first + 1, LONGEST)
+    return space if space > 0 else LONGEST
 
 
-def _is_phone(written: str, context: str) -> bool:
-    written = re.sub(r"\D*24/7$", "", written)  # opening hours after a number are no part of it
-    if _ORDINARY.fullmatch(written) or _is_counting(written):
-        return False
-    if all(digits(part) in known_numbers() for part in written.split("/")):
-        return False
-    number = digits(written)
-    return len(number) >= SHORTEST or written[-1].isalpha() or (len(number) >= 3 and bool(_CALL.search(context)))
-
-
-def _is_counting(written: str) -> bool:
-    """Tells whether somebody counts aloud, as breathing exercises do: 1 2 3 4, or 5 - 4 - 3."""
-    counted = [int(number) for number in re.findall(r"\d+", written)]
-    steps = {after - one for one, after in pairwise(counted)}
-    return len(counted) > 2 and steps in ({1}, {-1})
+def _is_quoting(text: str) -> bool:
+    """Tells whether a quotation is open at the end of a text."""
+    return text.count('"') % 2 == 1 or text.count("«") > text.count("»") or text.count("“") > text.count("”")

@@ -108,14 +108,14 @@ def test_a_second_message_while_a_reply_streams_is_refused_and_the_first_goes_on
 def test_stopping_keeps_and_marks_what_was_said_and_frees_the_model() -> None:
     async def work() -> None:
         model, session = FakeModel(seconds=0.02), Session()
-        model.enqueue(*["palabra "] * 500)
+        model.enqueue(*["palabra. "] * 500)
         chat = chat_with(model)
         async with aclosing(chat.reply(session, "hola")) as updates:
             async for update in updates:
                 if len(update.text) > 30:
                     break
         last = session.conversation.messages[-1]
-        assert last.finish == "cancelled" and last.text.startswith("palabra palabra")
+        assert last.finish == "cancelled" and last.text.startswith("palabra. palabra.")
         assert not session.busy
         for _ in range(100):
             if not model.running:
@@ -130,7 +130,7 @@ def test_stopping_keeps_and_marks_what_was_said_and_frees_the_model() -> None:
 def test_a_cancelled_task_records_its_partial_reply_too() -> None:
     async def work() -> None:
         model, session = FakeModel(seconds=0.02), Session()
-        model.enqueue(*["palabra "] * 500)
+        model.enqueue(*["palabra. "] * 500)
         task = asyncio.create_task(say(chat_with(model), session, "hola"))
         await asyncio.sleep(0.5)
         task.cancel()
