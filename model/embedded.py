@@ -31,7 +31,7 @@ NEEDED_BYTES = 850_000_000  # GGUF 253 MB + safetensors 536 MB + tokenizer 33 MB
 BLOCK = 1 << 22
 
 Progress = Callable[[str, float], None]
-"""Called with a stage (`assemble`, `convert`, `read`) and the share of the whole that is done, 0 to 1."""
+"""Called with a stage (`fetch`, `assemble`, `convert`, `read`) and the share of the whole that is done, 0 to 1."""
 
 
 def unheard(_stage: str, _share: float) -> None:

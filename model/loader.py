@@ -57,7 +57,7 @@ def load(settings: Settings, progress: Progress = unheard) -> ChatModel:
     """Loads the model that the settings name.
 
     Args:
-        progress: called with a stage (`assemble`, `convert`, `read`) and the share that is done, 0 to 1.
+        progress: called with a stage (`fetch`, `assemble`, `convert`, `read`) and the share that is done, 0 to 1.
 
     Raises:
         ModelError: with a code that the page can explain; see `model.faults`.
@@ -83,7 +83,7 @@ def device_of(settings: Settings) -> str:
 
 
 def _load(name: str, settings: Settings, progress: Progress) -> ChatModel:
-    source = _embedded(settings, progress) if name == EMBEDDED else locate(name, settings)
+    source = _embedded(settings, progress) if name == EMBEDDED else locate(name, settings, progress)
     progress("read", 0.92)
     device = device_of(settings)
     wanted = settings.quantization or ("nf4" if device == "cuda" else "")
@@ -115,20 +115,20 @@ def _embedded(settings: Settings, progress: Progress) -> Source:
     return Source(EMBEDDED, base, Shape(None, "plain"), ADAPTER, base)
 
 
-def locate(name: str, settings: Settings) -> Source:
+def locate(name: str, settings: Settings, progress: Progress = unheard) -> Source:
     """Finds out what a Hub id or a local path holds, and fetches what loading it takes, and no more."""
     here = _found(name, settings.model_revision, settings)
     shape = _asked(name, lambda: repository.inspect(here))
     if shape.adapter is not None and (settings.base_model_id or shape.weights == "none"):
-        return _on_another_base(here, shape, settings)
+        return _on_another_base(here, shape, settings, progress)
     if shape.weights == "none" or (shape.weights == "wrapped" and shape.adapter is None):
         raise ModelError("model_incomplete", model=name)
     files = [*repository.weight_patterns(shape), *(ADAPTER_FILES if shape.adapter is not None else [])]
-    folder = _asked(name, partial(here.fetch, files))
+    folder = _asked(name, partial(here.fetch, files, progress))
     return Source(name, folder, shape, folder if shape.adapter is not None else None, folder, here.revision)
 
 
-def _on_another_base(here: Repository, shape: Shape, settings: Settings) -> Source:
+def _on_another_base(here: Repository, shape: Shape, settings: Settings, progress: Progress) -> Source:
     """The adapter alone is taken from `MODEL_ID`; its weights come from its base."""
     name = settings.base_model_id or shape.declared_base
     if not name:
@@ -138,7 +138,7 @@ def _on_another_base(here: Repository, shape: Shape, settings: Settings) -> Sour
     if found.weights not in ("plain", "gguf"):
         raise ModelError("model_incomplete", model=name)
     adapter = _asked(here.name, partial(here.fetch, ADAPTER_FILES))
-    weights = _asked(name, partial(base.fetch, repository.weight_patterns(found)))
+    weights = _asked(name, partial(base.fetch, repository.weight_patterns(found), progress))
     has_own = {"tokenizer.json", "tokenizer.model"} & set(here.files)
     return Source(name, weights, found, adapter, adapter if has_own else weights, here.revision)
 

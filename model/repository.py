@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from io import StringIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -15,8 +17,10 @@ from httpx2 import HTTPError
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors import safe_open
+from tqdm import tqdm
 
 from errors import ModelError
+from model.embedded import Progress, unheard
 
 Weights = Literal["none", "plain", "wrapped", "gguf"]
 
@@ -28,6 +32,8 @@ SMALL = ["*.json", "*.jinja", "tokenizer.model"]
 # Of several GGUF files, the one that a name begins to match first: the usual balance of size and quality, then larger.
 GGUF_ORDER = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "bf16", "f16", "f32")
 SECONDS = 20.0  # for each question to the Hub
+Bar: Any = tqdm
+FETCHED = 0.9  # share of loading that is done when everything is downloaded
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,17 @@ class Repository:
         found: dict[str, Any] = json.loads((self.fetch([name]) / name).read_text(encoding="utf-8"))
         return found
 
-    def fetch(self, patterns: Sequence[str]) -> Path:
+    def fetch(self, patterns: Sequence[str], progress: Progress = unheard) -> Path:
         """Returns the folder that the matching files are in, downloaded if they are not here; a broken download goes
         on where it ended."""
         if self.folder is not None:
             return self.folder
-        options: dict[str, Any] = {"revision": self.asked or None, "token": self.token or None}
+        wanted = sum(size for name, size in self.files.items() if any(fnmatch(name, mask) for mask in patterns))
+        options: dict[str, Any] = {
+            "revision": self.asked or None,
+            "token": self.token or None,
+            "tqdm_class": _counter(wanted, progress),
+        }
         return Path(snapshot_download(self.name, allow_patterns=list(patterns), **options))
 
 
@@ -156,6 +167,26 @@ def without_adapter(folder: Path) -> Iterator[Path]:
             if file.is_file() and not file.name.startswith("adapter_"):
                 (Path(view) / file.name).symlink_to(file.resolve())
         yield Path(view)
+
+
+def _counter(total: int, progress: Progress) -> Any:
+    """Returns a progress bar for the Hub's client that shows nothing and tells how much of `total` bytes is here."""
+    most = 0.0
+
+    class Counter(Bar):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": False, "file": StringIO()})
+
+        def update(self, n: float | None = 1) -> Any:
+            nonlocal most
+            shown = super().update(n)
+            if self.unit == "B" and total:
+                most = max(most, min(1.0, self.n / total))
+                progress("fetch", FETCHED * most)
+            return shown
+
+    return Counter
 
 
 def _cached(name: str, revision: str) -> Path | None:

@@ -23,8 +23,11 @@ def chat_with(model: FakeModel, **settings: Any) -> Chat:
     return Chat(Settings(**settings), host_of(model))
 
 
+LOOP = asyncio.new_event_loop()  # one for all: a seat in the line is given back in it, a moment after a reply
+
+
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
+    return LOOP.run_until_complete(asyncio.wait_for(work, 30))
 
 
 async def say(chat: Chat, session: Session, words: str) -> list[Update]:

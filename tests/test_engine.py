@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from errors import ModelError
 from history import Message
-from model import ChatModel, Sampling
+from model import ChatModel, Delta, Sampling
 from model.cache import CacheShelf, Kept, bytes_of
 from model.engine import PREFILL_CHUNK
 from model.prompt import encode
@@ -329,3 +330,25 @@ def test_either_end_of_llama_3_ends_the_reply(small: ChatModel, end: str) -> Non
         deltas = list(small.stream([Message("user", "hola")], GREEDY))
     assert "".join(delta.text for delta in deltas) == "sí"
     assert deltas[-1].finish == "stop"
+
+
+def test_memory_that_runs_out_in_a_reply_ends_it_and_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = tiny.tokenizer()
+    chat = tiny.chat(tiny.llama(words), words)
+    asked = Sampling(temperature=0, max_new_tokens=6)
+    list(chat.stream([Message("user", "antes")], asked, conversation="another"))
+    assert len(chat._shelf) == 1
+    forward, calls = chat._forward, iter(range(100))
+
+    def fail(ids: list[int], kept: Kept) -> torch.Tensor:
+        if next(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(ids, kept)
+
+    monkeypatch.setattr(chat, "_forward", fail)
+    said: list[Delta] = []
+    with pytest.raises(ModelError) as caught:
+        said += chat.stream([Message("user", "hola")], asked, conversation="mine")
+    assert caught.value.code == "out_of_memory"
+    assert not chat._shelf.take("another").ids
+    assert list(chat.stream([Message("user", "hola")], asked, conversation="mine"))[-1].finish in ("length", "stop")

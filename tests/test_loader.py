@@ -260,6 +260,14 @@ def test_a_broken_download_goes_on_where_it_ended(hub: Hub, shapes: Shapes) -> N
     assert len([line for line in hub.log if line.startswith("GET") and line.endswith("/model.safetensors")]) > 2
 
 
+def test_a_download_tells_how_far_it_is(hub: Hub) -> None:
+    told: list[tuple[str, float]] = []
+    load(Settings(model_id="us/both-wrapped4", device="cpu"), lambda stage, share: told.append((stage, share)))
+    shares = [share for stage, share in told if stage == "fetch"]
+    assert shares == sorted(shares) and 0.8 < shares[-1] <= repository.FETCHED  # some files were read before
+    assert len(set(shares)) > 3 and told[-1] == ("read", 1.0)
+
+
 def test_a_connection_that_always_drops_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     hub.faults = [Fault("tokenizer.json", "drop", times=1000)]
