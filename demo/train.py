@@ -1,6 +1,6 @@
 """Trains the embedded model's adapter: a LoRA that teaches a base model to converse in our chat format.
 
-    python -m demo.train                     # Gemma-3-270m on 2 cores, about a quarter of an hour
+    python -m demo.train                     # Gemma-3-270m on 2 cores, about an hour
     python -m demo.train --resume            # goes on from the last checkpoint
 
 The loss counts on replies only. The chat template is the one saved beside the adapter, so that training and
@@ -9,10 +9,11 @@ conversation build the same tokens. Knows nothing of the page, of sampling or of
 
 import argparse
 import json
+import math
 import random
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -35,7 +36,8 @@ TEMPLATE = HERE / "adapter" / "chat_template.jinja"
 EMBEDDED_BASE = "google/gemma-3-270m"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100  # the label that cross entropy leaves out
-HELD_BACK = 20  # dialogues that only measure
+SAMPLE = 16_384  # words that stand for the rest of the vocabulary in a training step
+HELD_BACK = 60  # dialogues that only measure
 SEED = 7
 
 
@@ -44,6 +46,53 @@ class Turn(NamedTuple):
 
     role: Role
     text: str
+
+
+class FrozenHeadLoss(torch.autograd.Function):
+    """Cross entropy through a head that is not trained, summed, with its gradient made in the same pass.
+
+    Some rows at a time, so that logits of a large vocabulary never take gigabytes.
+    """
+
+    ROWS = 128
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor) -> Any:
+        """Takes `hidden` (rows, width), the head's `weight` (words, width), a bias of its logits, and `labels`."""
+        total, slopes = torch.zeros(()), torch.empty_like(hidden)
+        for start in range(0, len(labels), FrozenHeadLoss.ROWS):
+            part = slice(start, start + FrozenHeadLoss.ROWS)
+            logits = (hidden[part] @ weight.T).float() + bias
+            wanted = labels[part, None]
+            total += (logits.logsumexp(-1) - logits.gather(1, wanted)[:, 0]).sum().cpu()
+            slope = logits.softmax(-1).scatter_add_(1, wanted, torch.full_like(wanted, -1.0, dtype=torch.float32))
+            slopes[part] = slope.to(weight.dtype) @ weight
+        ctx.save_for_backward(slopes)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *slope: Any) -> Any:
+        """Returns the gradient of `hidden` alone."""
+        (slopes,) = ctx.saved_tensors
+        return slopes * slope[0].to(slopes), None, None, None
+
+
+def sampled(labels: torch.Tensor, words: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Chooses the words of a vocabulary that a training step weighs: the labels, and a sample for all the others.
+
+    Sampled softmax (Jean et al. 2015, arXiv:1412.2007): each sampled word stands for `others / size` words, which is
+    added to its logit as a logarithm. The head is 262,144 words wide, and half of a step's arithmetic.
+
+    Returns:
+        ids of the words, and what is added to their logits; the labels come first, in order.
+    """
+    said = cast(Any, labels).unique()
+    others = torch.ones(words, dtype=torch.bool)
+    others[said] = False
+    rest = others.nonzero()[:, 0]
+    drawn = rest[torch.randperm(len(rest))[:size]]
+    weight = torch.full((len(drawn),), math.log(max(len(rest), 1) / max(len(drawn), 1)))
+    return torch.cat([said, drawn]), torch.cat([torch.zeros(len(said)), weight])
 
 
 class ReplyTrainer(Trainer):
@@ -57,10 +106,17 @@ class ReplyTrainer(Trainer):
         causal = model.get_base_model()
         hidden = causal.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0][:, :-1]
         learned = labels != IGNORED
-        logits = causal.lm_head(hidden[learned]).float()
-        loss = torch.nn.functional.cross_entropy(logits, labels[learned], reduction="sum")
+        loss = self._loss(hidden[learned], causal.lm_head.weight, labels[learned], model.training)
         loss = loss / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
         return (loss, {}) if return_outputs else loss
+
+    def _loss(self, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, training: bool) -> Any:
+        loss: Any = FrozenHeadLoss
+        if not training or len(head) <= SAMPLE:
+            return loss.apply(hidden, head, torch.zeros(len(head), device=head.device), labels)
+        ids, bias = (part.to(head.device) for part in sampled(labels.cpu(), len(head), SAMPLE))
+        said = ids[: int((bias == 0).sum())]
+        return loss.apply(hidden, head[ids], bias, torch.searchsorted(said, labels))
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, turns: list[Turn]) -> dict[str, list[int]]:
@@ -83,6 +139,13 @@ def dialogues(path: Path) -> list[list[Turn]]:
     ]
 
 
+def split(path: Path) -> tuple[list[list[Turn]], list[list[Turn]]]:
+    """Returns the dialogues of a file that are held back to measure, and those that are learned from."""
+    rows = dialogues(path)
+    random.Random(SEED).shuffle(rows)  # noqa: S311 - no secret
+    return rows[:HELD_BACK], rows[HELD_BACK:]
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", help="folder or Hub id of the base; the embedded one by default")
@@ -90,7 +153,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=HERE / "adapter")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where checkpoints go")
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--rate", type=float, default=4e-4)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=-1, help="stop after so many steps")
@@ -103,8 +166,7 @@ def main() -> None:
     base = options.base or str(ensure_base(Settings().cache_dir))
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
-    rows = [tokenize(tokenizer, turns) for turns in dialogues(options.data)]
-    random.Random(SEED).shuffle(rows)  # noqa: S311 - no secret
+    held, learned = ([tokenize(tokenizer, turns) for turns in part] for part in split(options.data))
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16),
         LoraConfig(
@@ -114,8 +176,8 @@ def main() -> None:
     trainer = ReplyTrainer(
         model=model,
         args=recipe(options),
-        train_dataset=rows[HELD_BACK:],
-        eval_dataset=rows[:HELD_BACK],
+        train_dataset=learned,
+        eval_dataset=held,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
     )
     trainer.train(resume_from_checkpoint=options.resume)
@@ -136,7 +198,7 @@ def recipe(options: argparse.Namespace) -> TrainingArguments:
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=2,
+        save_total_limit=3,
         logging_steps=5,
         report_to="none",
         seed=SEED,

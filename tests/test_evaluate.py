@@ -19,9 +19,9 @@ from demo.data.rules import contacts
 from demo.data.text import is_in, near
 from demo.evaluate.__main__ import HERE, loaded, markdown, measured, openings
 from demo.evaluate.embedder import Embedder, embedder
-from demo.evaluate.held_back import loss, split
+from demo.evaluate.held_back import loss
 from demo.evaluate.measures import Known, Match, Reply, Share, Topic, distinct, fits, is_allowed, loops, match, shares
-from demo.train import HELD_BACK, Turn, tokenize
+from demo.train import HELD_BACK, Turn, split, tokenize
 from model import ChatModel
 from sentences import Language
 from tests import tiny

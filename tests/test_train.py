@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from config import Settings
-from demo.train import HELD_BACK, HERE, IGNORED, Turn, dialogues, tokenize
+from demo.train import HELD_BACK, HERE, IGNORED, FrozenHeadLoss, Turn, dialogues, sampled, tokenize
 from history import Message
 from model import ChatModel, Sampling, load
 from model.prompt import encode
@@ -54,6 +54,36 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("data") / "few.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows()[: HELD_BACK + 8]), encoding="utf-8")
     return file
+
+
+def test_the_loss_and_its_gradient_are_those_of_cross_entropy() -> None:
+    torch.manual_seed(0)
+    head, labels, outer = torch.randn(500, 16), torch.randint(0, 500, (300,)), torch.randn(300, 16)
+    ours, theirs = (outer.clone().requires_grad_() for _ in range(2))
+    loss: Any = FrozenHeadLoss
+    mine = loss.apply(ours, head, torch.zeros(500), labels)
+    plain = torch.nn.functional.cross_entropy(theirs @ head.T, labels, reduction="sum")
+    (mine / 7).backward()
+    (plain / 7).backward()
+    assert torch.allclose(mine, plain, rtol=1e-5)
+    assert ours.grad is not None and theirs.grad is not None
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
+
+
+def test_a_sample_of_the_vocabulary_stands_for_the_rest() -> None:
+    torch.manual_seed(0)
+    head, labels = 0.3 * torch.randn(5000, 16), torch.randint(0, 50, (200,))
+    hidden = torch.randn(200, 16)
+    loss: Any = FrozenHeadLoss
+    whole = float(loss.apply(hidden, head, torch.zeros(5000), labels))
+    ids, bias = sampled(labels, 5000, 1000)
+    said = ids[bias == 0]
+    assert len(ids) == len(set(ids.tolist())) == len(said) + 1000
+    assert said.tolist() == sorted(set(labels.tolist()))
+    part = float(loss.apply(hidden, head[ids], bias, torch.searchsorted(said, labels)))
+    assert abs(part - whole) < 0.01 * whole
+    without = float(loss.apply(hidden, head[ids], torch.zeros(len(ids)), torch.searchsorted(said, labels)))
+    assert abs(without - whole) > 0.1 * whole  # without its weight the sample stands for itself alone
 
 
 def train(base: Path, data: Path, work: Path, *options: str) -> subprocess.CompletedProcess[str]:
