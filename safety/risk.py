@@ -1,9 +1,10 @@
-"""How much risk the person's own messages show: nothing, something, or a crisis. Rules over `data/risk_phrases.csv`.
+"""How much risk the person's own messages show: nothing, something, or a crisis. Rules over `data/risk_phrases.csv`,
+and a trained classifier (`safety.classifier`) that can raise what they say and never lower it.
 
-This is a first, honest detector, and it misses people. It finds what is said in words that its table knows: a veiled
-message in fresh words, irony, a metaphor, a language other than Spanish and English, or a meaning that needs the whole
-story passes unseen. It takes a quotation, a film or a past time for what they look like, and can be wrong both ways. It
-is no clinical instrument: never a reason to withhold help, which must stay in reach of everybody all the time.
+It misses people. The rules find what is said in words that their table knows, and the classifier what resembles its few
+thousand messages: much that is veiled, ironic or dry, or in a language other than Spanish and English, passes unseen.
+It takes a quotation, a film or a past time for what they look like, and can be wrong both ways. It is no clinical
+instrument: never a reason to withhold help, which must stay in reach of everybody all the time.
 
 A phrase of the table counts unless a harmless idiom covers it, a negation or a resolved past reaches it, or a study,
 fiction or game is the subject and the person is not. Knows nothing of the model, of the page, or of what is shown.
@@ -18,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, cast
 
+from safety import classifier
 from safety.spelling import fold_pattern, plain
 from sentences import Language
 
@@ -55,6 +57,8 @@ class Reading:
     category: Category
     signals: frozenset[str]
     retracts: bool
+    text: str  # in its plain spelling, without idioms and denied phrases: what the classifier reads
+    excused: bool  # an idiom, a negation, or a study, fiction or game accounts for its words
 
 
 TABLE = Path(__file__).parent.parent / "data" / "risk_phrases.csv"
@@ -67,24 +71,32 @@ ORDER: tuple[Category, ...] = (
 MEMORY = 6  # turns for which a loss, being alone or a question about means is remembered
 QUIET = 3  # quiet turns after which an elevated state that never was a crisis ends by itself
 NEAR = 80  # characters before a phrase where what negates it is looked for
+JOINED = 3  # turns that the classifier reads as one text
+TAIL = 1000  # characters of that text: earlier ones are read in their own turn
+EXCUSED = 1.0  # log odds that a text needs beyond the threshold where the rules have accounted for its words
+LEFT = 8  # words: fewer than these, left beside such words, say nothing by themselves
 SORROWS = {"loss", "alone", "sorrow"}
+YOUNG = {*SORROWS, "trouble"}  # what calls for attention in somebody under age
 STOP_WORDS: dict[Language, str] = {
     "es": "que de la el y los se un una por con no me mi es lo para yo estoy muy pero ya tengo quiero",
     "en": "the and to of i is it my that in you not for am was have this do just but with so want",
 }
 
 
-def assess(turns: Sequence[str]) -> Assessment:
+def assess(turns: Sequence[str], *, trained: bool = True) -> Assessment:
     """Returns the state after the last of a person's messages, oldest first.
 
     The state is sticky: taking it back lowers it by one step, and after a crisis it never is "none" again.
+    Without `trained` the rules judge alone.
     """
     state = Assessment(language=_language(turns))
-    readings = [_read(turn) for turn in turns]
+    readings = [_read(turn, trained) for turn in turns]
     floor = 0
     for end in range(1, len(readings) + 1):
         recent = readings[max(0, end - MEMORY) : end]
         level, category = _accumulated(recent)
+        if trained and floor == 0:
+            level, category = _together(recent, level, category)
         if RANK[level] >= max(RANK[state.level], 1):
             state = Assessment(level, category, state.language)
         elif recent[-1].retracts or (floor == 0 and _is_quiet(recent)):
@@ -92,6 +104,35 @@ def assess(turns: Sequence[str]) -> Assessment:
         floor = max(floor, int(state.level == "crisis"))
     minor = any("minor" in reading.signals for reading in readings)
     return Assessment(state.level, _of_minor(state) if minor else state.category, state.language)
+
+
+def _together(recent: Sequence[Reading], level: Level, category: Category) -> tuple[Level, Category]:
+    """Returns a level raised by what the last turns say as one text, back to where something was taken back."""
+    last = recent[-JOINED:]
+    since = max((place + 1 for place, reading in enumerate(last) if reading.retracts), default=0)
+    if len(last) - since < 2:
+        return level, category
+    text = " . ".join(reading.text for reading in last[since:])[-TAIL:]
+    return _raised(level, category, text, any(reading.excused for reading in last[since:]))
+
+
+def _raised(level: Level, category: Category, text: str, excused: bool) -> tuple[Level, Category]:
+    """Returns the classifier's level and category where its level is the higher one."""
+    if excused and len(re.findall("[a-z]+", text)) < LEFT:
+        return level, category
+    found = classifier.score(text)
+    needed = EXCUSED if excused else 0.0
+    rank = 2 if found.crisis > needed else 1 if found.flagged > needed else 0
+    if rank <= RANK[level]:
+        return level, category
+    kind = cast(Category, found.category)
+    if rank == 2 and kind == "distress":
+        kind = "suicide"  # the help for distress alone is not made for a crisis
+    return _level(rank), kind
+
+
+def _level(rank: int) -> Level:
+    return next(level for level, value in RANK.items() if value == rank)
 
 
 def _accumulated(recent: Sequence[Reading]) -> tuple[Level, Category]:
@@ -102,7 +143,7 @@ def _accumulated(recent: Sequence[Reading]) -> tuple[Level, Category]:
         return last.level, last.category
     if "means" in signals and signals & SORROWS:
         return "crisis", "suicide"
-    if last.level == "none" and (len(signals & SORROWS) > 1 or ("minor" in signals and signals & SORROWS)):
+    if last.level == "none" and (len(signals & SORROWS) > 1 or ("minor" in signals and signals & YOUNG)):
         return "elevated", "distress"
     return last.level, last.category
 
@@ -113,26 +154,33 @@ def _is_quiet(recent: Sequence[Reading]) -> bool:
 
 def _lowered(state: Assessment, floor: int) -> Assessment:
     rank = max(RANK[state.level] - 1, floor)
-    level = next(level for level, value in RANK.items() if value == rank)
-    return Assessment(level, state.category if rank else "none", state.language)
+    return Assessment(_level(rank), state.category if rank else "none", state.language)
 
 
 def _of_minor(state: Assessment) -> Category:
     return "minor" if state.category in ("none", "suicide", "self_harm", "distress") else state.category
 
 
-def _read(turn: str) -> Reading:
+def _read(turn: str, trained: bool) -> Reading:
     """Returns what one message says, whatever came before it."""
     text = f" {plain(turn)}"
+    clean = _without_idioms(text)
     retracts, signals = _kinds("retract", text), _kinds("signal", text)
-    hits = list(_hits(_without_idioms(text)))
-    level: Level = max((level for level, _ in hits), key=RANK.__getitem__, default="none")
-    category: Category = min((category for found, category in hits if found == level), key=ORDER.index, default="none")
-    if level == "crisis" and category == "suicide" and "joke" in retracts:
+    hits = list(_hits(clean))
+    level: Level = max((level for level, _, _ in hits), key=RANK.__getitem__, default="none")
+    category: Category = min((kind for one, kind, _ in hits if one == level != "none"), key=ORDER.index, default="none")
+    joke = level == "crisis" and category == "suicide" and "joke" in retracts
+    if joke:
         level = "elevated"  # meant as a joke in the same breath: one step down, not out of sight
     if level == "elevated" and category in ("distress", "suicide"):
         signals |= {"sorrow"}
-    return Reading(level, category, signals, bool(retracts))
+    spans = [span for one, _, span in hits if one == "none"]
+    excused = clean != text or bool(spans)
+    for start, end in spans:
+        clean = clean[:start] + " " * (end - start) + clean[end:]
+    if trained and not joke:
+        level, category = _raised(level, category, clean, excused)
+    return Reading(level, category, signals, bool(retracts), clean, excused)
 
 
 def _kinds(level: str, text: str) -> frozenset[str]:
@@ -155,16 +203,14 @@ def _without_idioms(text: str) -> str:
     return text
 
 
-def _hits(text: str) -> Iterator[tuple[Level, Category]]:
-    """Yields the level and the category of each phrase of the table that stands."""
+def _hits(text: str) -> Iterator[tuple[Level, Category, tuple[int, int]]]:
+    """Yields the level that each phrase of the table keeps ("none" if accounted for), its category and span."""
     frames = _kinds("frame", text)
     levels: tuple[Level, ...] = ("crisis", "elevated")
     for level in levels:
         for category, pattern in _table()[level].items():
             for found in pattern.finditer(text):
-                weight = _weight(level, category, text, found, frames)
-                if weight != "none":
-                    yield weight, cast(Category, category)
+                yield _weight(level, category, text, found, frames), cast(Category, category), found.span()
 
 
 def _weight(level: Level, category: str, text: str, found: re.Match[str], frames: frozenset[str]) -> Level:

@@ -24,13 +24,13 @@ FRESH = [
 ]
 # Floors, a little below what these messages measured; ceilings a little above. Shares of the held-out tenth.
 FLOORS = {
-    "crisis direct -> crisis": 0.42,
-    "crisis direct -> any flag": 0.62,
-    "crisis veiled -> crisis": 0.33,
-    "crisis veiled -> any flag": 0.56,
-    "elevated -> any flag": 0.72,
+    "crisis direct -> crisis": 0.66,
+    "crisis direct -> any flag": 0.83,
+    "crisis veiled -> crisis": 0.30,
+    "crisis veiled -> any flag": 0.69,
+    "elevated -> any flag": 0.75,
 }
-CEILINGS = {"elevated -> crisis": 0.11, "none -> any flag": 0.22, "none -> crisis": 0.08}
+CEILINGS = {"elevated -> crisis": 0.08, "none -> any flag": 0.20, "none -> crisis": 0.06}
 
 
 def levels(rows: list[train.Row], *, trained: bool) -> list[int]:
@@ -45,10 +45,10 @@ def test_unseen_messages_keep_the_measured_levels(record_property: Callable[[str
     assert {name: shares[name] for name, most in CEILINGS.items() if shares[name] > most} == {}
 
 
-def test_the_classifier_more_than_doubles_the_crises_that_the_rules_see() -> None:
+def test_the_classifier_sees_many_crises_that_the_rules_miss() -> None:
     crises = [row for row in HELD if row["level"] == "crisis"]
     rules, both = (sum(found > 0 for found in levels(crises, trained=trained)) for trained in (False, True))
-    assert both > 2 * rules
+    assert both > 1.4 * rules
 
 
 def test_it_never_lowers_what_the_rules_say() -> None:

@@ -160,6 +160,64 @@ def test_ordinary_talk_is_left_alone(text: str) -> None:
     assert level(text) == "none"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "deseo la muerte",
+        "me apetece morirme",
+        "ojalá no hubiera nacido",
+        "que Dios me lleve ya",
+        "estoy cansada de vivir",
+        "escribí una carta de suicidio",
+        "tengo ganas de cortarme",
+        "ya me las tragué",
+        "me está ahorcando",
+        "mi ex dice que me mata",
+        "le voy a meter un tiro",
+        "mi hijo se tomó el cloro",
+        "I'd rather be dead",
+        "wish I wasn't alive",
+        "I'm done living",
+        "please God let me die",
+        "I keep cutting",
+        "I took everything in the medicine cabinet",
+        "he threatens to kill me",
+        "my coach gropes me",
+        "my brother says he will kill himself",
+        "he wants to hurt himself",
+    ],
+)
+def test_danger_said_in_plain_words_is_a_crisis_by_the_rules_alone(text: str) -> None:
+    assert assess([text], trained=False).level == "crisis"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "me corté el flequillo yo sola",
+        "me quemé la lengua con el caldo",
+        "me desvivo por mis nietos",
+        "el examen me apuñaló por la espalda",
+        "mi novia me cortó por un sticker",
+        "ya me lo tomé, el jarabe sabe horrible",
+        "me tomé todo el jugo de naranja",
+        "no me voy a matar estudiando por un ramo",
+        "he says its raining and he left it outside",
+        "that exam stabbed me in the back",
+        "my baby sister was born today, she's purple and wrinkly",
+        "what do kms and unalive mean?",
+        "I cut my own bangs last night",
+    ],
+)
+def test_a_harmless_look_alike_is_left_alone_by_the_rules(text: str) -> None:
+    assert assess([text], trained=False).level == "none"
+
+
+def test_trouble_counts_for_more_where_the_person_is_under_age() -> None:
+    assert assess(["no one sits with me"], trained=False).level == "none"
+    assert assess(["I am 14 and no one sits with me"], trained=False) == Assessment("elevated", "minor", "en")
+
+
 def test_an_idiom_does_not_hide_what_is_said_beside_it() -> None:
     assert level("jaja me muero de risa, pero la verdad es que ya no quiero vivir") == "crisis"
     assert level("this traffic is killing me and honestly I want to die") == "crisis"
