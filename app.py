@@ -22,6 +22,7 @@ from edge import Edge
 from model import load, zerogpu
 from model.host import Host
 from page import Page
+from papers import papers
 from sentences import LANGUAGES, catalogue
 from visits import Visits
 
@@ -99,6 +100,7 @@ def serve(settings: Settings, host: Host | None = None) -> tuple[Page, str]:
                     default=settings.default_language,
                     health=lambda: health(host),
                     script=_script("head.js", {"__DEFAULT_LANGUAGE__": settings.default_language}),
+                    papers=papers(settings),
                     embed=f"assets/{next(GRADIO.glob('index-*.js')).name}",
                 )
             ],

@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import gradio as gr
@@ -69,3 +70,15 @@ def _text(content: Any) -> str:
 
 def rendered(messages: list[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.shown} for message in messages]
+
+
+async def frames(session: Session, updates: AsyncGenerator[Update, None]) -> AsyncGenerator[tuple[str, str, Any], None]:
+    """Turns updates into what the page shows; only what changed is sent along with the text."""
+    told: Any = None
+    async for update in updates:
+        wait = (update.place, update.loading)
+        first, changed = told is None, wait != told
+        button = gr.Button(visible=False) if first else gr.skip()
+        yield update.text, turn_of(session, update) if changed else gr.skip(), button
+        told = wait
+    yield session.conversation.messages[-1].shown, turn_of(session), gr.Button(visible=unfinished(session))

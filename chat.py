@@ -9,26 +9,26 @@ still leaves what was said so far in it.
 """
 
 import asyncio
-import contextvars
 import logging
 import threading
 import time
 import traceback
 import unicodedata
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import aclosing, closing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast
 
+import notices
 import safety
 from config import Settings
+from counters import Counters
 from errors import RemansoError
 from history import Finish, Message, fit
 from line import Line
-from model import ChatModel, Delta, Sampling, zerogpu
-from model import Finish as ModelFinish
+from model import ChatModel, Sampling, zerogpu
 from model.host import Host
+from pieces import guarded, in_thread
 from sentences import Language, say
 from session import Session
 
@@ -58,13 +58,6 @@ class Update:
     finish: Finish | None = None
 
 
-class Piece(NamedTuple):
-    """Text that may be shown, and at the end how the reply ended."""
-
-    text: str
-    finish: Finish | None = None
-
-
 def clean(words: str) -> str:
     """Removes what is no text: control characters, lone surrogates, bidirectional overrides, outer spaces."""
     kept = (c for c in words if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
@@ -79,6 +72,7 @@ class Chat:
         self.host = host
         self._line = Line(settings.parallel_turns or (ZEROGPU_TURNS if zerogpu.ON else 1), settings.queue_size)
         self._retried = False
+        self.counters = Counters(settings.counters_file)
 
     def check(self, session: Session, words: str) -> str:
         """The one validator, of page and API: returns the words without what is no text.
@@ -150,17 +144,20 @@ class Chat:
             self.host.model.forget(session.key, in_use=session.busy)
 
     def _assess(self, session: Session) -> str:
-        """Sees the risk of all that the person said, and returns the card that goes before the reply."""
+        """Sees the risk of all that the person said, and returns the card and notices that go before the reply."""
         found = safety.assess(session.conversation.said("user"))
         level = LEVELS[max(LEVELS.index(found.level), LEVELS.index(session.carried) - 1)]
         session.level = level
         session.spoken = found.language or session.spoken
-        if level == "elevated" and session.helped != "none":
-            return ""
-        seen = safety.Assessment(level, found.category, found.language)
+        seen, language = safety.Assessment(level, found.category, found.language), self._language(session)
         known = session.helped == "crisis"
+        repeated = level == "elevated" and session.helped != "none"
         session.helped = LEVELS[max(LEVELS.index(level), LEVELS.index(session.helped))]
-        return safety.card(seen, self._language(session), session.country or None, compact=known)
+        card = "" if repeated else safety.card(seen, language, session.country or None, compact=known)
+        if card:
+            self.counters.add(f"card.{level}.{found.category}")
+        whole = level == "crisis" and not known
+        return _join(card, *notices.due(session, seen, language, self.counters, whole_card=whole))
 
     def _steady(self, session: Session, card: str) -> Update:
         """Answers in a crisis, with reviewed words alone: what a model makes up there can hurt."""
@@ -227,8 +224,8 @@ class Chat:
             if text:
                 messages.append(Message("assistant", text))
             deltas = model.stream(messages, self._sampling(), stop, conversation=session.key)
-            guarded = _guarded(deltas, self._language(session), self.settings.system_prompt, text)
-            pieces, release = _in_thread(guarded, ticket.leave), _nothing
+            checked = guarded(deltas, self._language(session), self.settings.system_prompt, text, self.counters)
+            pieces, release = in_thread(checked, ticket.leave), _nothing
             last = 0.0
             async for piece in pieces:
                 text += piece.text
@@ -242,54 +239,6 @@ class Chat:
     def _sampling(self) -> Sampling:
         own = self.settings
         return Sampling(own.temperature, own.top_p, own.repetition_penalty, own.max_new_tokens)
-
-
-def _guarded(deltas: Iterator[Delta], language: Language, prompt: str, before: str) -> Iterator[Piece]:
-    """Passes the text of the deltas through the guard, and keeps how they ended."""
-    finish: ModelFinish = "stop"
-
-    def texts() -> Iterator[str]:
-        nonlocal finish
-        with closing(cast(Generator[Delta], deltas)):  # what the guard reads no further, the model need not compute
-            for delta in deltas:
-                finish = delta.finish or finish
-                yield delta.text
-
-    guarded = safety.guard(texts(), language, prompt=prompt, before=before)
-    for text in guarded:
-        yield Piece(text)
-    yield Piece("", "blocked" if guarded.blocked else finish)
-
-
-def _in_thread(pieces: Iterator[Piece], done: Callable[[], None]) -> AsyncGenerator[Piece, None]:
-    """Runs an iterator in a thread of its own and yields what it yields.
-
-    `done` is called in the event loop when the thread has ended, which can be later than the consumer: a seat in the
-    line is free only when the model really is.
-    """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
-
-    def run() -> None:
-        end: BaseException | None = None
-        with suppress(RuntimeError):  # the loop is closed: the server stops, and nobody listens
-            try:
-                for piece in pieces:
-                    loop.call_soon_threadsafe(queue.put_nowait, piece)
-            except BaseException as problem:
-                end = problem
-            loop.call_soon_threadsafe(queue.put_nowait, end)
-            loop.call_soon_threadsafe(done)
-
-    async def receive() -> AsyncGenerator[Piece, None]:
-        while isinstance(item := await queue.get(), Piece):
-            yield item
-        if item is not None:
-            raise item
-
-    # The request's context goes along: on ZeroGPU it holds whose quota is spent.
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="reply", daemon=True).start()
-    return receive()
 
 
 def _known(problem: Exception) -> RemansoError:

@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(32, ge=1, description="people who may wait for the model at once")
     session_grace_seconds: float = Field(600, ge=0, description="how long a closed page's chat stays in memory")
     parallel_turns: int = Field(0, ge=0, description="replies computed at the same time; 0: 1, or 8 on ZeroGPU")
+    counters_file: Path | None = Field(None, description="JSON file for the anonymous counts; empty: memory only")
 
     @property
     def frame_ancestors(self) -> str:

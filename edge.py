@@ -1,4 +1,4 @@
-"""What comes in from the network: closed routes, a size limit, whose session it is, the page's security headers.
+"""What comes in from the network: closed routes, a size limit, whose session it is, security headers, plain pages.
 
 An ASGI middleware in front of Gradio, which leaves routes open that a chat does not need (uploads, deep links that
 write a conversation to disk, its API schema). Knows nothing of conversations.
@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentences import Language, preferred, say
+from papers import Papers
+from sentences import LANGUAGES, Language, preferred, say
 from visits import Visits
 
 MAX_BODY = 16_000_000  # bytes; the page posts its whole conversation, and a too long message must reach its sentence
@@ -36,7 +37,8 @@ HASH_IN_BODY = re.compile(rb'"session_hash"\s*:\s*"([^"]{1,200})"')
 class Edge:
     """The middleware.
 
-    `health` makes the answer of `GET /health`, `/embed.js` imports `embed`, and `script` runs first in the page.
+    `health` makes the answer of `GET /health`, `/embed.js` imports `embed`, `script` runs first in the page, and each
+    of the `papers` stands at its name.
     """
 
     def __init__(  # noqa: PLR0913 - what the middleware is told, each by its name
@@ -49,12 +51,14 @@ class Edge:
         health: Callable[[], dict[str, Any]],
         embed: str,
         script: str,
+        papers: Papers,
     ) -> None:
         self._app = app
         self._visits = visits
         self._default = default
         self._health = health
         self._embed = embed
+        self._papers = papers
         self._script = f"<script>{script}</script>".encode()
         self._headers = [
             (b"content-security-policy", CSP.format(frames=frames).encode()),
@@ -76,6 +80,9 @@ class Edge:
             # to: under two addresses the module would run twice.
             module = Response(f'import "./{self._embed}";', media_type="text/javascript")
             await module(scope, receive, self._dressed(send, ""))
+        elif paper := self._papers.get((path.removeprefix("/"), language := self._language(request))):
+            headers = {"content-language": language, "vary": "accept-language"}
+            await HTMLResponse(paper, headers=headers)(scope, receive, self._dressed(send, ""))
         elif CLOSED.match(path) or b"deep_link" in scope["query_string"]:
             await Response("Not found", 404)(scope, receive, send)
         else:
@@ -108,8 +115,14 @@ class Edge:
                 self._visits.closed(opened)
 
     async def _refuse(self, request: HTTPConnection, status: int, code: str, receive: Receive, send: Send) -> None:
-        sentence = say(preferred(request.headers.get("accept-language"), self._default), f"error.{code}")
+        sentence = say(self._language(request), f"error.{code}")
         await JSONResponse({"detail": sentence}, status)(request.scope, receive, send)
+
+    def _language(self, request: HTTPConnection) -> Language:
+        """Returns the language that the address asks for, or else the browser."""
+        wished = request.query_params.get("lang", "")
+        heard = preferred(request.headers.get("accept-language"), self._default)
+        return next((language for language in LANGUAGES if language == wished), heard)
 
     def _dressed(self, send: Send, cookie: str) -> Send:
         """Adds our headers to a response as it starts."""

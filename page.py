@@ -14,12 +14,13 @@ from gradio.events import Dependency
 
 import safety
 from api import add_endpoints
-from bubbles import pairs, rendered, show_tags, turn_of, unfinished
-from chat import Chat, Update
+from bubbles import frames, pairs, rendered, show_tags, turn_of, unfinished
+from chat import Chat
 from config import EMBEDDED, Settings
 from edge import COOKIE
 from errors import RemansoError
 from model.loader import model_id
+from papers import NAMES
 from sentences import LANGUAGES, Language, catalogue, preferred, say
 from session import Session
 from visits import Visits
@@ -130,7 +131,10 @@ class Page:
             api_visibility="private",  # `/chat` is ours, with types and its errors: see api.py
         )
         self.go_on.render()
-        gr.HTML(self._said("p", "page.reminder"), elem_id="reminder", apply_default_css=False)
+        # In a tab of their own, so that the conversation stays; the script gives them the address and its language.
+        links = [self._said("a", f"page.{name}", f'data-page="{name}" target="_blank"') for name in NAMES]
+        reminder = self._said("p", "page.reminder") + f"<p>{' · '.join(links)}</p>"
+        gr.HTML(reminder, elem_id="reminder", apply_default_css=False)
 
     # --- events
 
@@ -245,7 +249,7 @@ class Page:
         before = len(session.conversation.messages)
         try:
             async with aclosing(self.chat.reply(session, words)) as updates:
-                async for text, turn, button in _frames(session, updates):
+                async for text, turn, button in frames(session, updates):
                     yield text, turn, button
         except RemansoError as problem:
             if len(session.conversation.messages) == before:
@@ -257,7 +261,7 @@ class Page:
         before = rendered(session.conversation.messages[:-1])
         try:
             async with aclosing(self.chat.go_on(session)) as updates:
-                async for text, turn, button in _frames(session, updates):
+                async for text, turn, button in frames(session, updates):
                     yield [*before, {"role": "assistant", "content": text}], turn, button
         except RemansoError:
             yield rendered(session.conversation.messages), turn_of(session), gr.Button(visible=False)
@@ -275,6 +279,7 @@ class Page:
         return [], turn_of(session), gr.Button(visible=False), [], []
 
     def _open_help(self, session: Session) -> tuple[Any, ...]:
+        self.chat.counters.add("help")
         return gr.Group(visible=True), self._help_of(session), gr.Dropdown(value=session.country or None)
 
     def _in_country(self, session: Session, country: str | None) -> str:
@@ -296,17 +301,3 @@ class Page:
             self.chat.forget(session)
         self.blocks.state_holder.session_data.pop(name, None)
         self.blocks.state_holder.time_last_used.pop(name, None)
-
-
-async def _frames(
-    session: Session, updates: AsyncGenerator[Update, None]
-) -> AsyncGenerator[tuple[str, str, Any], None]:
-    """Turns updates into what the page shows; only what changed is sent along with the text."""
-    told: Any = None
-    async for update in updates:
-        wait = (update.place, update.loading)
-        first, changed = told is None, wait != told
-        button = gr.Button(visible=False) if first else gr.skip()
-        yield update.text, turn_of(session, update) if changed else gr.skip(), button
-        told = wait
-    yield session.conversation.messages[-1].shown, turn_of(session), gr.Button(visible=unfinished(session))

@@ -102,6 +102,7 @@
     document.title = find("#header h1")?.textContent || document.title;
     document.querySelectorAll("[data-say]").forEach((element) => write(element, say(element.dataset.say)));
     put(document.documentElement, "lang", remanso.language);
+    document.querySelectorAll("a[data-page]").forEach((link) => put(link, "href", `__ROOT__${link.dataset.page}?lang=${remanso.language}`));
     put(find("#chat [role=log]"), "aria-label", say("page.conversation"));
     put(find("#message .stop-button"), "aria-label", say("page.stop"));
     const box = find("#message textarea"), send = find("#message .submit-button");

@@ -445,3 +445,25 @@ def test_help_opens_without_any_sign_of_danger_and_closes_again(brief_url: str, 
         me.find("#help-close").click()
     expect(me.find("#help-text")).to_be_hidden()
     me.ask("Hola", rows=2)
+
+
+def test_the_links_under_the_chat_open_both_pages_in_the_language_of_the_moment(app_url: str, visit: Visiting) -> None:
+    me = visit(app_url)
+    for name, heading in (("crisis", "Qué hacemos si hay peligro"), ("privacy", "Privacidad")):
+        link = me.find(f"#reminder a[data-page={name}]")
+        expect(link).to_have_text(heading)
+        link.focus()
+        with me.context.expect_page() as opened:
+            me.page.keyboard.press("Enter")
+        paper = opened.value
+        expect(paper.locator("h1")).to_have_text(heading)
+        paper.set_viewport_size({"width": 360, "height": 700})
+        assert paper.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        paper.get_by_role("link", name="English").click()
+        expect(paper.locator("html")).to_have_attribute("lang", "en")
+        paper.get_by_role("link", name="Back to the chat").click()
+        expect(paper.locator("#message textarea")).to_be_editable()
+        paper.close()
+    me.find("#switch").click()
+    expect(me.find("#reminder a[data-page=privacy]")).to_have_text("Privacy")
+    expect(me.find("#reminder a[data-page=privacy]")).to_have_attribute("href", re.compile(r"privacy\?lang=en$"))

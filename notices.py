@@ -1,0 +1,116 @@
+"""What a person is told beside a reply: that this is an AI, on request and every three hours, and who it is meant for.
+
+The sentences stand above the reply, where the model does not read them, and the model answers all the same. Knows
+nothing of the page, which shows the first notice before anything is written, nor of the model.
+"""
+
+import re
+import time
+import unicodedata
+
+import safety
+from counters import Counters
+from safety.risk import _kinds  # an age is a signal of its own, and the category may be of what is more urgent
+from safety.spelling import plain
+from sentences import Language, say
+from session import Session
+
+REMINDER_SECONDS = 3 * 3600.0  # New York GBL §§ 1700-1704; for minors California B&P §§ 22601-22605
+
+_BEGIN = r"(?:^|[.,;:!?¿¡])\s*"
+_END = r"\s*(?:$|[?.,;!]|\b(?:o|u|or|y|and)\b)"
+_KIND_ES = (
+    r"(?:(?:un|una)\s+)?(?:(?:ser\s+)?human[oa]s?|persona|robot|bot|chatbot|maquina|ia|ai|inteligencia artificial|"
+    r"programa|alguien|profesional|medic[oa]|psicolog[oa]|terapeuta)"
+)
+_REAL_ES = r"(?:\s+(?:real|de verdad|de carne y hueso|verdader[oa]|human[oa]))"
+_LEAD_ES = (
+    r"(?:(?:oye|oiga|hola|perdona|perdon|disculpa|dime|y|pero|entonces|acaso|en serio|una pregunta|quiero saber|si|"
+    r"no se|me pregunto|digame|tu|usted|vos|realmente|de verdad|me puedes decir)\s+)*+"
+)
+_KIND_EN = (
+    r"(?:(?:an?|the|some)\s+)?(?:(?:real|actual|live|human|genuine)\s+)*"
+    r"(?:humans?|person|people|being|robot|bot|chatbot|machine|ai|a\.i|artificial intelligence|program|someone|"
+    r"professional|doctor|psychologist|therapist|counsell?or)"
+)
+_LEAD_EN = (
+    r"(?:(?:hey|hi|hello|so|but|and|wait|ok|okay|sorry|please|tell me|be honest|honestly|seriously|just|question|"
+    r"i wonder|or)\s+)*+"
+)
+ASKED = [
+    re.compile(pattern)
+    for pattern in (
+        rf"{_BEGIN}{_LEAD_ES}(?:eres|sos|es usted)\s+(?:realmente\s+|de verdad\s+)?"
+        rf"(?:{_KIND_ES}{_REAL_ES}?|real|de verdad){_END}",
+        rf"{_BEGIN}{_LEAD_ES}(?:con\s+)?(?:quien|que)\s+(?:eres|sos|es usted)(?:\s+(?:tu|vos|realmente|en realidad))?"
+        rf"{_END}",
+        rf"{_BEGIN}{_LEAD_ES}con quien\s+(?:hablo|(?:estoy\s+)?(?:hablando|chateando))",
+        rf"(?:hablo|hablando|chateando|escribiendo)\s+(?:con|a)\s+{_KIND_ES}(?:{_REAL_ES}|\s*\?|\s+o\s+(?:con\s+)?un)",
+        rf"{_BEGIN}{_LEAD_ES}hay\s+{_KIND_ES}{_REAL_ES}?(?:\s+(?:ahi|aqui|detras|al otro lado))+"
+        rf"(?:\s+de \w+(?: \w+)?)?{_END}",
+        rf"{_BEGIN}{_LEAD_EN}are (?:you|u)\s+(?:really\s+|actually\s+|even\s+|just\s+)*(?:{_KIND_EN}|real)"
+        rf"(?:\s+being)?{_END}",
+        rf"{_BEGIN}{_LEAD_EN}(?:who|what) (?:are|r) (?:you|u)(?:\s+(?:really|exactly))?{_END}",
+        rf"\bam i (?:really\s+|actually\s+)?(?:talking|speaking|chatting|writing|texting) (?:to|with)\s+{_KIND_EN}",
+        rf"\bis (?:this|there)\s+(?:really\s+|actually\s+)?{_KIND_EN}(?:\s+(?:there|here|behind this))?\s*(?:\?|$)",
+        rf"\b(?:you are|you're|youre) (?:just\s+)?{_KIND_EN}(?:,?\s*(?:right|no|aren't you))?\s*\?",
+    )
+]
+
+
+def due(
+    session: Session, seen: safety.Assessment, language: Language, counters: Counters, *, whole_card: bool
+) -> list[str]:
+    """Returns the notices that belong above the reply to the last message, and notes that they were given.
+
+    Args:
+        session: After the last message was put into its conversation.
+        seen: What that message showed.
+        whole_card: The crisis card is shown in this turn, with all its parts.
+    """
+    words = session.conversation.said("user")[-1]
+    given = [_of_ai(session, words, language, counters, is_calm=seen.level != "crisis")]
+    if not session.told_minor and (seen.category == "minor" or _says_age(words)):
+        session.told_minor = True
+        counters.add("notice.minor")
+        given += _of_minor(session, language, has_help=whole_card and seen.category == "minor")
+    return [text for text in given if text]
+
+
+def asks_who(words: str) -> bool:
+    """Tells whether a message asks if a person or a machine answers here."""
+    decomposed = unicodedata.normalize("NFKD", words.lower().replace("’", "'"))
+    text = "".join(c for c in decomposed if not unicodedata.combining(c))
+    text = " ".join(text.replace("\n", " . ").split())  # one space each: a flood of them is no work
+    return any(pattern.search(text) for pattern in ASKED)
+
+
+def written_lines(language: Language, country: str | None) -> list[tuple[safety.Helpline, str]]:
+    """Returns each helpline of a country with its line of Markdown, as the help panel writes it."""
+    bullets = [row for row in safety.help_panel(language, country).splitlines() if row.startswith("- **")]
+    return list(zip(safety.helplines(country), bullets, strict=False))  # the panel's last line is the directory
+
+
+def _of_ai(session: Session, words: str, language: Language, counters: Counters, *, is_calm: bool) -> str:
+    late = time.monotonic() - session.noticed >= REMINDER_SECONDS
+    if not late and not asks_who(words):
+        return ""
+    session.noticed = time.monotonic()
+    counters.add("notice.ai")
+    # In danger nobody is told to take a break from the chat.
+    return " ".join([say(language, "notice.ai"), *([say(language, "notice.pause")] if late and is_calm else [])])
+
+
+def _says_age(words: str) -> bool:
+    return "minor" in _kinds("signal", f" {plain(words)}")
+
+
+def _of_minor(session: Session, language: Language, *, has_help: bool) -> list[str]:
+    """Returns for whom the chat is meant; and who can help, where the card does not say that already."""
+    if has_help:
+        return [say(language, "notice.minor")]
+    lines = written_lines(language, session.country or None)
+    young = [text for line, text in lines if line.is_for_young]
+    kind = "young" if young else "line"
+    help_near = say(language, f"notice.minor.{kind}", line=(young or [lines[0][1]])[0].removeprefix("- "))
+    return [say(language, "notice.minor") + " " + help_near]

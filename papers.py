@@ -1,0 +1,89 @@
+"""The pages that stand beside the chat: what it does when there is danger, and what it keeps. HTML without a script.
+
+Made once, at the start, from `assets/pages/*.md` and the helpline table, so they are there whatever the model does.
+Knows nothing of requests; `edge.py` serves them.
+"""
+
+import html
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+import safety
+from config import Settings
+from notices import written_lines
+from sentences import LANGUAGES, Language, say
+
+NAMES = ("crisis", "privacy")
+FOLDER = Path(__file__).parent / "assets/pages"
+Papers = dict[tuple[str, Language], str]
+# Relative links: behind a proxy the chat need not stand at the root.
+FRAME = """<!doctype html>
+<html lang="{language}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{heading} · {title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<nav aria-label="{languages}"><a href="./?lang={language}">{back}</a>
+<a href="./{name}?lang={other}" hreflang="{other}" lang="{other}">{switch}</a>
+<a href="./{beside}?lang={language}">{beside_heading}</a></nav>
+<main>
+{body}</main>
+<footer><p>{reminder}</p></footer>
+</body>
+</html>
+"""
+
+
+def papers(settings: Settings) -> Papers:
+    """Returns the HTML of each page, by name and language."""
+    return {(name, language): _page(name, language, settings) for name in NAMES for language in LANGUAGES}
+
+
+def _page(name: str, language: Language, settings: Settings) -> str:
+    text = (FOLDER / f"{name}.{language}.md").read_text(encoding="utf-8")
+    text = text.replace("HELPLINES", _helplines(language)).replace(
+        "GRACE", _duration(settings.session_grace_seconds, language)
+    )
+    other = next(one for one in LANGUAGES if one != language)
+    beside = next(one for one in NAMES if one != name)
+    words = {
+        "title": settings.title or say(language, "page.title"),
+        "heading": say(language, f"page.{name}"),
+        "beside_heading": say(language, f"page.{beside}"),
+        "languages": say(language, "paper.languages"),
+        "back": say(language, "paper.back"),
+        "switch": say(language, "page.switch"),
+        "reminder": say(language, "page.reminder"),
+    }
+    return FRAME.format(
+        name=name,
+        beside=beside,
+        language=language,
+        other=other,
+        style=(FOLDER / "paper.css").read_text(encoding="utf-8"),
+        body=MarkdownIt("commonmark", {"html": False}).render(text),
+        **{key: html.escape(value) for key, value in words.items()},
+    )
+
+
+def _helplines(language: Language) -> str:
+    """Returns every line that may be shown, by country, and the international directory at the end."""
+    parts = []
+    for country, code in safety.countries_by_name():
+        lines = [text for line, text in written_lines(language, code) if line.country == code]
+        parts.append(f"### {country} · {safety.emergency(code)}")
+        parts.append("\n".join(lines) or say(language, "paper.nowhere"))
+    directory = "\n".join(text for _, text in written_lines(language, None))
+    return "\n\n".join([*parts, f"### {say(language, 'paper.anywhere')}", directory])
+
+
+def _duration(seconds: float, language: Language) -> str:
+    minutes = round(seconds / 60)
+    if minutes > 1:
+        return say(language, "paper.minutes", count=minutes)
+    return say(language, "paper.seconds", count=f"{seconds:g}")
