@@ -223,7 +223,7 @@ class Chat:
             messages = [self._system(session), *session.conversation.context()]
             if text:
                 messages.append(Message("assistant", text))
-            deltas = model.stream(messages, self._sampling(), stop, conversation=session.key)
+            deltas = model.stream(messages, self._sampling(model), stop, conversation=session.key)
             checked = guarded(deltas, self._language(session), self.settings.system_prompt, text, self.counters)
             pieces, release = in_thread(checked, ticket.leave), _nothing
             last = 0.0
@@ -236,9 +236,11 @@ class Chat:
             stop.set()
             release()
 
-    def _sampling(self) -> Sampling:
+    def _sampling(self, model: ChatModel) -> Sampling:
         own = self.settings
-        return Sampling(own.temperature, own.top_p, own.repetition_penalty, own.max_new_tokens)
+        return Sampling(
+            own.warmth(small=model.describe().demonstration), own.top_p, own.repetition_penalty, own.max_new_tokens
+        )
 
 
 def _known(problem: Exception) -> RemansoError:

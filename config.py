@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sentences import Language
 
 Quantization = Literal["none", "nf4", "int8"]
+WARMTH, SMALL_WARMTH = 0.7, 0.3
 EMBEDDED = "embedded"
 EIGHT_B = "zementalist/llama-3-8B-chat-psychotherapist"
 
@@ -44,7 +45,9 @@ class Settings(BaseSettings):
     system_prompt: str = Field("", description="replaces our own system prompt, in every language")
     embed_origins: str = Field("*", description="sites that may frame the page; `*`: any, `none`: no one")
 
-    temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0 is greedy")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="sampling temperature, 0 is greedy; empty: 0.3 for the embedded model, else 0.7"
+    )
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus of probability that is sampled from")
     repetition_penalty: float = Field(1.0, ge=1, le=2, description="1 is none")
     max_new_tokens: int = Field(256, ge=1, le=4096, description="longest reply before `Continuar`, in tokens")
@@ -56,6 +59,10 @@ class Settings(BaseSettings):
     session_grace_seconds: float = Field(600, ge=0, description="how long a closed page's chat stays in memory")
     parallel_turns: int = Field(0, ge=0, description="replies computed at the same time; 0: 1, or 8 on ZeroGPU")
     counters_file: Path | None = Field(None, description="JSON file for the anonymous counts; empty: memory only")
+
+    def warmth(self, *, small: bool) -> float:
+        """Returns the sampling temperature: a small model makes more sense when it says what is likeliest."""
+        return self.temperature if self.temperature is not None else SMALL_WARMTH if small else WARMTH
 
     @property
     def frame_ancestors(self) -> str:

@@ -6,6 +6,7 @@ sides: five folds, and leaving out one writer's file at a time, which is nearer 
 thresholds come from the second. Needs scikit-learn, which nothing else does.
 """
 
+import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +127,7 @@ def measures(rows: Sequence[Row], found: Ints) -> Iterator[tuple[str, int, int]]
 
 def main() -> None:
     """Measures, trains on every row that is not held out, and writes the weights."""
+    argparse.ArgumentParser(prog="python -m safety.train", description=__doc__.splitlines()[0]).parse_args()
     rows = messages(held=False)
     pieces = [classifier.pieces_of(plain(joined(row))) for row in rows]
     rules = np.array([RANKS.index(risk.assess(row["turns"], trained=False).level) for row in rows])

@@ -147,7 +147,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=HERE / "dialogues.jsonl", help="what the adapter was trained on")
     parser.add_argument("--adapter", default=str(ADAPTER), help="folder of an adapter, or `none`")
     parser.add_argument("--quantization", choices=get_args(Quantization), default="none")
-    parser.add_argument("--temperature", type=float, default=own.temperature)
+    parser.add_argument("--temperature", type=float, default=own.warmth(small=True))
     parser.add_argument("--top-p", type=float, default=own.top_p)
     parser.add_argument("--repetition-penalty", type=float, default=own.repetition_penalty)
     parser.add_argument("--max-new-tokens", type=int, default=own.max_new_tokens)
