@@ -227,10 +227,10 @@ def test_a_missing_model_is_explained_and_the_server_goes_on(tmp_path: Path) -> 
         running_app(log, MODEL_ID=str(tmp_path / "nothing"), HF_HUB_OFFLINE="1") as url,
     ):
         client = Client(url, verbose=False)
-        with pytest.raises(AppError, match="No se ha podido leer el modelo"):
+        with pytest.raises(AppError, match="No se encuentra el modelo"):
             client.predict("Hola.", api_name="/chat")
         assert said(client)[0]["text"] == "Hola."
-        assert health(url)["error"] == "model_unreachable"
+        assert health(url)["error"] == "model_not_found"
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 

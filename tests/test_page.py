@@ -45,7 +45,7 @@ def brief_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an app whose replies end after 12 tokens."""
     with (
         (tmp_path_factory.mktemp("brief") / "app.log").open("w") as log,
-        running_app(log, MAX_NEW_TOKENS="12", MESSAGES_PER_MINUTE="100") as url,
+        running_app(log, MAX_NEW_TOKENS="12", MESSAGES_PER_MINUTE="100", TEMPERATURE="0") as url,
     ):
         yield url
 
@@ -280,7 +280,9 @@ def test_the_switch_turns_every_word_into_english_and_keeps_the_conversation(bri
     expect(me.find("#help-text")).to_contain_text("Help now")
     found |= me.foreign("en", "es")
     me.ask("Thanks", rows=4)
-    assert found | me.foreign("en", "es") == set()
+    found |= me.foreign("en", "es")
+    # What the model said stays in its language, and may well hold words of the catalogue.
+    assert {text for text in found if not text.startswith("Assistant:")} == set()
 
 
 def test_an_english_browser_gets_an_english_page(brief_url: str, visit: Visiting) -> None:
