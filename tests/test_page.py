@@ -45,7 +45,7 @@ def brief_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an app whose replies end after 12 tokens."""
     with (
         (tmp_path_factory.mktemp("brief") / "app.log").open("w") as log,
-        running_app(log, MAX_NEW_TOKENS="12", MESSAGES_PER_MINUTE="100", TEMPERATURE="0") as url,
+        running_app(log, MAX_NEW_TOKENS="12", MESSAGES_PER_MINUTE="100") as url,
     ):
         yield url
 
