@@ -30,6 +30,12 @@ THUMBED = {
     "wanna": "want to", "wana": "want to", "gonna": "going to", "gna": "going to", "im": "i am", "ive": "i have",
     "cant": "can not", "cannot": "can not", "dont": "do not", "didnt": "did not", "doesnt": "does not",
     "wont": "will not", "wouldnt": "would not", "isnt": "is not", "wasnt": "was not", "arent": "are not",
+    "havent": "have not", "hasnt": "has not", "hadnt": "had not", "werent": "were not", "couldnt": "could not",
+    "shouldnt": "should not", "aint": "am not", "idk": "i do not know", "idc": "i do not care",
+    "gunna": "going to", "wnna": "want to", "wanta": "want to", "gotta": "got to", "cos": "because", "coz": "because",
+    "nvr": "never", "smth": "something", "sumthing": "something", "rly": "really", "thru": "through", "plz": "please",
+    "pls": "please", "bf": "boyfriend", "gf": "girlfriend", "dnt": "do not", "hav": "have", "tho": "though",
+    "wen": "when", "bcoz": "because", "becuz": "because", "wud": "would", "cud": "could", "shud": "should",
     "u": "you", "ur": "your", "rn": "right now", "mysf": "myself", "miself": "myself", "urself": "yourself",
     "bc": "because", "cuz": "because", "tmrw": "tomorrow", "tmr": "tomorrow", "tonite": "tonight", "ppl": "people",
     "no1": "no one", "every1": "everyone", "some1": "someone", "any1": "anyone", "b4": "before", "2day": "today",
@@ -37,6 +43,11 @@ THUMBED = {
     "xfa": "por favor", "xfin": "por fin", "mrir": "morir", "mrirme": "morirme", "mtar": "matar", "mtarme": "matarme",
     "smone": "someone", "w": "with", "abt": "about", "anymore": "any more", "nobody": "no one",
 }  # fmt: skip
+# English words whose h tells them from another word ("hit" from "it", "hate" from "ate"): it is not left out.
+H_KEPT = frozenset(
+    "him his hate hates hated hating hit hits hitting hide hiding harm harms harmed harming heat heating hear hears "
+    "heard hold holds holding hole hand hands hair hat hall hill hell ham high".split()
+)
 # Words that people half-hide with asterisks ("su*cidio").
 HIDDEN = (
     "suicidio", "suicidarme", "suicida", "suicidarse", "suicidal", "suicide", "matarme", "matarse", "matar", "morir",
@@ -58,6 +69,7 @@ _SPELLED = re.compile(r"(?<!\w)[a-z]([ .\-_*/|])[a-z](?:\1[a-z]){2,}(?!\w)")
 _LEETED = re.compile(r"(?<!\w)(?:[a-z$]|[0-9](?=[a-z]+[0-9$@]))[a-z]*[0-9$@][a-z0-9$@]*")
 _PATTERN_PIECE = re.compile(r"\\.|\[[^\]]*\]|[a-z]+")  # escapes and classes are kept, words folded
 _TO = re.compile(r"\b(want|wanna|need|going|try|trying|ready|got|how) 2\b")
+_REPEATED = re.compile(r"([a-z])\1+")
 _TOKEN = re.compile(r'[a-z]+|[0-9]+|[.,"]')
 
 
@@ -79,7 +91,8 @@ def fold_pattern(pattern: str) -> str:
 @lru_cache(maxsize=8192)
 def fold(word: str) -> str:
     """Returns a lower-case word with the letters that sound alike made one."""
-    word = re.sub(r"(?<![csptgw])h", "", word)
+    if word not in H_KEPT:
+        word = re.sub(r"(?<![csptgw])h", "", word)
     word = re.sub(r"qu(?=[ei])|q|c(?![eihy])", "k", word)
     word = re.sub(r"c(?=[eiy])", "s", word).replace("z", "s").replace("v", "b")
     return re.sub(r"([a-z])\1+", r"\1", word)
@@ -105,13 +118,15 @@ def _uncensored(word: str) -> str:
 
 
 def _word(word: str) -> str:
+    # Looked up as typed, but for letters held down: folded, "him" would be read as "im".
+    short = _short().get(word) or _short().get(_REPEATED.sub(r"\1", word))
     folded = fold(word)
-    return _short().get(folded) or _voiceless().get(folded, folded)
+    return short or _voiceless().get(folded, folded)
 
 
 @cache
 def _short() -> dict[str, str]:
-    return {fold(short): " ".join(map(fold, full.split())) for short, full in THUMBED.items()}
+    return {short: " ".join(map(fold, full.split())) for short, full in THUMBED.items()}
 
 
 @cache

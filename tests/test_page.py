@@ -181,7 +181,7 @@ def test_an_edited_message_is_answered_like_any_other(brief_url: str, visit: Vis
 @pytest.mark.parametrize("way", ["#new", "#chat button[aria-label='Limpiar chat']"])
 def test_a_new_conversation_is_empty_and_works(brief_url: str, visit: Visiting, way: str) -> None:
     me = visit(brief_url)
-    me.ask("Hola", rows=2)
+    me.ask("Cuéntame despacio cómo dormir mejor", rows=2)
     expect(me.go_on).to_be_visible()
     me.find(way).click()
     expect(me.rows).to_have_count(0)
@@ -392,7 +392,8 @@ def test_a_closed_page_frees_the_model_for_the_next_person(app_url: str, visit: 
     gone.send("Cuéntame despacio cómo dormir mejor")
     gone.first_words()
     gone.page.close()
-    next_one = visit(app_url)
+    next_one = visit(app_url)  # by the time that this page stands, the server has seen the other one go
+    next_one.page.wait_for_timeout(1000)
     next_one.send("Hola")
     next_one.first_words()
     assert not any("cola" in state for state in next_one.seen("status"))
