@@ -3,22 +3,27 @@
 `risk` reads, `helplines` looks up, `card` writes, `guard` filters; none of them knows the model or the page.
 """
 
-from safety.card import card, help_panel
+from safety.card import VARIANTS, card, card_in, countries_by_name, emergency_line, help_panel, moved, part_key
 from safety.guard import guard
-from safety.helplines import Helpline, countries, countries_by_name, emergency, helplines
+from safety.helplines import Helpline, countries, emergency, helplines
 from safety.risk import Assessment, Category, Level, assess
 
 __all__ = [
+    "VARIANTS",
     "Assessment",
     "Category",
     "Helpline",
     "Level",
     "assess",
     "card",
+    "card_in",
     "countries",
     "countries_by_name",
     "emergency",
+    "emergency_line",
     "guard",
     "help_panel",
     "helplines",
+    "moved",
+    "part_key",
 ]

@@ -1,13 +1,13 @@
 """How much risk a text shows by what it has in common with labelled messages: a linear model over pieces of words.
 
 Logistic regression over hashed character n-grams, words and pairs of near words of the plain spelling
-(`safety.spelling`), with fixed weights in `data/risk_weights.npz`, made by `python -m safety.train`. It is made to
-raise what the rules of `safety.risk` say, and knows nothing of them, of turns, of the model or of the page. It keeps
-nothing of what it read.
+(`safety.spelling`), and over named clues that the caller found in the text, with fixed weights in
+`data/risk_weights.npz`, made by `python -m safety.train`. Knows nothing of what the clues mean, of turns, of the model
+or of the page. It keeps nothing of what it read.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ BUCKETS = 1 << 20  # hashed features are told apart up to this many
 ORDERS = (3, 4, 5, 6)  # lengths of the character n-grams
 REACH = 3  # words that a pair may be apart
 WINDOW, STRIDE = 45, 20  # words: a long message is read piece by piece, so that a flood hides nothing
+CLUE = 0.3  # value of a clue beside the vectors of pieces, whose norm is one
 PENALTY = 0.5  # logits that a window loses for each e-fold of windows: the best of many is high by chance
 PRIME = np.uint64(1099511628211)  # of the 64-bit FNV hash
 MIXER = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing: spreads close sums over the buckets
@@ -40,16 +41,20 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Weights:
-    """The trained arrays: where each bucket's row is, and per row an inverse document frequency and the weights."""
+    """The trained arrays: where each bucket's row is, and what its feature counts for, for each of two levels.
+
+    The levels are "elevated or more" and "crisis". The weights of the clues stand after those of the buckets.
+    """
 
     rows: Ints
-    idf: Floats
-    levels: Floats  # for "elevated or more" and for "crisis"
+    scales: Floats  # (features, 2)
+    levels: Floats  # (features + clues, 2)
     level_bias: Floats
     limits: Floats  # log odds above which a text is taken as flagged, and as a crisis
-    categories: Floats
+    categories: Floats  # (features + clues, categories), over the scales of the first level
     category_bias: Floats
     names: tuple[str, ...]
+    clues: dict[str, int]  # rows of the clues
 
 
 @dataclass(frozen=True)
@@ -61,15 +66,16 @@ class Score:
     category: str
 
 
-def score(text: str) -> Score:
-    """Returns the score of a text in its plain spelling, or of its worst window if it is long."""
+def score(text: str, clues: Iterable[str] = ()) -> Score:
+    """Returns the score of a text in its plain spelling, or of its worst window if it is long, with its clues."""
     pieces, weights = pieces_of(text), trained()
+    found = sorted(weights.clues[clue] for clue in clues if clue in weights.clues)
     spans = np.array(windows(pieces.words))
-    logits = _window_logits(pieces, spans, weights)
+    logits = _window_logits(pieces, spans, weights) + CLUE * weights.levels[found].sum(axis=0)
     logits -= PENALTY * np.log(len(spans))
     worst = spans[int(logits.sum(axis=1).argmax())]
-    ids, values = _vector(pieces, (int(worst[0]), int(worst[1])), weights.rows, weights.idf)
-    kinds = values @ weights.categories[ids] + weights.category_bias
+    ids, values = _vector(pieces, (int(worst[0]), int(worst[1])), weights.rows, weights.scales[:, 0])
+    kinds = values @ weights.categories[ids] + CLUE * weights.categories[found].sum(axis=0) + weights.category_bias
     flagged, crisis = logits.max(axis=0) - weights.limits
     return Score(float(flagged), float(crisis), weights.names[int(kinds.argmax())])
 
@@ -123,13 +129,14 @@ def trained() -> Weights:
     rows[kept["buckets"]] = np.arange(len(kept["buckets"]))
     return Weights(
         rows,
-        kept["idf"].astype(np.float64),
+        kept["scales"].astype(np.float64),
         kept["levels"].astype(np.float64),
         kept["level_bias"].astype(np.float64),
         kept["limits"].astype(np.float64),
         kept["categories"] * kept["category_scale"].astype(np.float64),
         kept["category_bias"].astype(np.float64),
         tuple(map(str, kept["names"])),
+        {str(name): len(kept["buckets"]) + place for place, name in enumerate(kept["clues"])},
     )
 
 
@@ -137,7 +144,7 @@ def _bucket(hashes: npt.NDArray[np.uint64]) -> Ints:
     return cast(Ints, ((hashes * MIXER) >> np.uint64(44)).astype(np.int64))
 
 
-def _vector(pieces: Pieces, span: tuple[int, int], rows: Ints, idf: Floats) -> tuple[Ints, Floats]:
+def _vector(pieces: Pieces, span: tuple[int, int], rows: Ints, scale: Floats) -> tuple[Ints, Floats]:
     """Returns the rows and values of the known features that begin in a span of words; each sort has a norm of one.
 
     A feature that comes twice is there twice, so that sums over words add up to windows.
@@ -147,7 +154,7 @@ def _vector(pieces: Pieces, span: tuple[int, int], rows: Ints, idf: Floats) -> t
         known = rows[features[(places >= span[0]) & (places < span[1])]]
         known = known[known >= 0]
         ids.append(known)
-        values.append(idf[known] / max(1e-9, float(np.sqrt(np.square(idf[known]).sum()))))
+        values.append(scale[known] / max(1e-9, float(np.sqrt(np.square(scale[known]).sum()))))
     return np.concatenate(ids), np.concatenate(values)
 
 
@@ -158,10 +165,10 @@ def _window_logits(pieces: Pieces, spans: Ints, weights: Weights) -> Floats:
     for features, places in zip(pieces.features, pieces.places, strict=True):
         found = weights.rows[features]
         known, where = found[found >= 0], places[found >= 0]
-        idf = weights.idf[known]
-        norm = np.sqrt(np.maximum(_spanned(where, np.square(idf), ends), 1e-9))
         for level in (0, 1):
-            logits[:, level] += _spanned(where, idf * weights.levels[known, level], ends) / norm
+            scale = weights.scales[known, level]
+            norm = np.sqrt(np.maximum(_spanned(where, np.square(scale), ends), 1e-9))
+            logits[:, level] += _spanned(where, scale * weights.levels[known, level], ends) / norm
     return logits
 
 
@@ -170,6 +177,6 @@ def _spanned(places: Ints, values: Floats, ends: Ints) -> Floats:
     return cast(Floats, sums[ends[:, 1]] - sums[ends[:, 0]])
 
 
-def vectors(texts: Sequence[Pieces], rows: Ints, idf: Floats) -> list[tuple[Ints, Floats]]:
+def vectors(texts: Sequence[Pieces], rows: Ints, scale: Floats) -> list[tuple[Ints, Floats]]:
     """Returns the rows and values of each whole text: what training sees is what is read later."""
-    return [_vector(text, (0, text.words + 1), rows, idf) for text in texts]
+    return [_vector(text, (0, text.words + 1), rows, scale) for text in texts]

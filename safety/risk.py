@@ -1,13 +1,15 @@
 """How much risk the person's own messages show: nothing, something, or a crisis. Rules over `data/risk_phrases.csv`,
 and a trained classifier (`safety.classifier`) that can raise what they say and never lower it.
 
-It misses people. The rules find what is said in words that their table knows, and the classifier what resembles its few
-thousand messages: much that is veiled, ironic or dry, or in a language other than Spanish and English, passes unseen.
-It takes a quotation, a film or a past time for what they look like, and can be wrong both ways. It is no clinical
-instrument: never a reason to withhold help, which must stay in reach of everybody all the time.
+It misses people. The rules find what is said in words that their table knows, and the classifier what resembles its
+messages: much that is veiled, ironic or dry, or in a language other than Spanish and English, passes unseen. It takes a
+quotation, a film or a past time for what they look like, and can be wrong both ways. It is no clinical instrument:
+never a reason to withhold help, which must stay in reach of everybody all the time.
 
 A phrase of the table counts unless a harmless idiom covers it, a negation or a resolved past reaches it, or a study,
-fiction or game is the subject and the person is not. Knows nothing of the model, of the page, or of what is shown.
+fiction or game is the subject and the person is not. A row marked `sure` decides by itself: of the training messages
+that it is in, hardly any are harmless. What the others find is a clue for the classifier, which weighs it with the rest
+of the words. Knows nothing of the model, of the page, or of what is shown.
 """
 
 import csv
@@ -47,6 +49,18 @@ class Assessment:
     level: Level = "none"
     category: Category = "none"
     language: Language | None = None  # nothing when the words do not tell
+    minor: bool = False  # that the person said, at any time, that they are under age
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A phrase of the table in a message: the level of its row, and the one that it keeps in its place."""
+
+    row: Level
+    level: Level
+    category: Category
+    sure: bool  # that its row hardly ever misleads
+    span: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class Reading:
     signals: frozenset[str]
     retracts: bool
     text: str  # in its plain spelling, without idioms and denied phrases: what the classifier reads
-    excused: bool  # an idiom, a negation, or a study, fiction or game accounts for its words
+    clues: frozenset[str]  # what the table finds in it, said to the classifier
 
 
 TABLE = Path(__file__).parent.parent / "data" / "risk_phrases.csv"
@@ -70,11 +84,12 @@ ORDER: tuple[Category, ...] = (
 )  # fmt: skip
 MEMORY = 6  # turns for which a loss, being alone or a question about means is remembered
 QUIET = 3  # quiet turns after which an elevated state that never was a crisis ends by itself
+FEWEST = 4  # words: fewer than these, with no clue among them, say too little to be judged by likeness
+LEFT = 5  # words: fewer than these, left beside an idiom or a denied phrase, say nothing by themselves
+SURE = "!"  # marks a level's rows that decide by themselves
 NEAR = 80  # characters before a phrase where what negates it is looked for
 JOINED = 3  # turns that the classifier reads as one text
 TAIL = 1000  # characters of that text: earlier ones are read in their own turn
-EXCUSED = 1.0  # log odds that a text needs beyond the threshold where the rules have accounted for its words
-LEFT = 8  # words: fewer than these, left beside such words, say nothing by themselves
 SORROWS = {"loss", "alone", "sorrow"}
 YOUNG = {*SORROWS, "trouble"}  # what calls for attention in somebody under age
 STOP_WORDS: dict[Language, str] = {
@@ -103,7 +118,7 @@ def assess(turns: Sequence[str], *, trained: bool = True) -> Assessment:
             state = _lowered(state, floor)
         floor = max(floor, int(state.level == "crisis"))
     minor = any("minor" in reading.signals for reading in readings)
-    return Assessment(state.level, _of_minor(state) if minor else state.category, state.language)
+    return Assessment(state.level, _of_minor(state) if minor else state.category, state.language, minor)
 
 
 def _together(recent: Sequence[Reading], level: Level, category: Category) -> tuple[Level, Category]:
@@ -112,20 +127,32 @@ def _together(recent: Sequence[Reading], level: Level, category: Category) -> tu
     since = max((place + 1 for place, reading in enumerate(last) if reading.retracts), default=0)
     if len(last) - since < 2:
         return level, category
-    text = " . ".join(reading.text for reading in last[since:])[-TAIL:]
-    return _raised(level, category, text, any(reading.excused for reading in last[since:]))
+    said = last[since:]
+    clues = frozenset[str]().union(*(reading.clues for reading in said))
+    return _raised(level, category, " . ".join(reading.text for reading in said)[-TAIL:], clues)
 
 
-def _raised(level: Level, category: Category, text: str, excused: bool) -> tuple[Level, Category]:
+def evidence(turns: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns what the classifier reads of some messages: their text, and what the table finds in it, by name."""
+    readings = [_read(turn, trained=False) for turn in turns]
+    return " . ".join(reading.text for reading in readings), sorted({clue for one in readings for clue in one.clues})
+
+
+def sure(turns: Sequence[str]) -> Level:
+    """Returns the level that the phrases which decide by themselves give the last of some messages."""
+    clean = _without_idioms(f" {plain(turns[-1])}")
+    return _most([hit for hit in _hits(clean, _kinds("frame", clean)) if hit.sure])[0]
+
+
+def _raised(level: Level, category: Category, text: str, found: frozenset[str]) -> tuple[Level, Category]:
     """Returns the classifier's level and category where its level is the higher one."""
-    if excused and len(re.findall("[a-z]+", text)) < LEFT:
+    if len(re.findall("[a-z]+", text)) < FEWEST and not found:
         return level, category
-    found = classifier.score(text)
-    needed = EXCUSED if excused else 0.0
-    rank = 2 if found.crisis > needed else 1 if found.flagged > needed else 0
+    score = classifier.score(text, found)
+    rank = 2 if score.crisis > 0 else 1 if score.flagged > 0 else 0
     if rank <= RANK[level]:
         return level, category
-    kind = cast(Category, found.category)
+    kind = cast(Category, score.category)
     if rank == 2 and kind == "distress":
         kind = "suicide"  # the help for distress alone is not made for a crisis
     return _level(rank), kind
@@ -165,22 +192,25 @@ def _read(turn: str, trained: bool) -> Reading:
     """Returns what one message says, whatever came before it."""
     text = f" {plain(turn)}"
     clean = _without_idioms(text)
-    retracts, signals = _kinds("retract", text), _kinds("signal", text)
-    hits = list(_hits(clean))
-    level: Level = max((level for level, _, _ in hits), key=RANK.__getitem__, default="none")
-    category: Category = min((kind for one, kind, _ in hits if one == level != "none"), key=ORDER.index, default="none")
+    retracts, signals, frames = _kinds("retract", text), _kinds("signal", text), _kinds("frame", clean)
+    hits = list(_hits(clean, frames))
+    found = {"retract": retracts, "signal": signals, "frame": frames, "idiom": {"any"} if clean != text else set()}
+    clues = frozenset(f"{sort} {name}" for sort, names in found.items() for name in names)
+    clues |= {f"{hit.row} {hit.category}" for hit in hits} | {f"kept {hit.level} {hit.category}" for hit in hits}
+    # With the classifier to judge the rest, only the phrases that hardly ever mislead decide by themselves.
+    level, category = _most([hit for hit in hits if hit.sure or not trained])
     joke = level == "crisis" and category == "suicide" and "joke" in retracts
     if joke:
         level = "elevated"  # meant as a joke in the same breath: one step down, not out of sight
     if level == "elevated" and category in ("distress", "suicide"):
         signals |= {"sorrow"}
-    spans = [span for one, _, span in hits if one == "none"]
-    excused = clean != text or bool(spans)
-    for start, end in spans:
-        clean = clean[:start] + " " * (end - start) + clean[end:]
-    if trained and not joke:
-        level, category = _raised(level, category, clean, excused)
-    return Reading(level, category, signals, bool(retracts), clean, excused)
+    for hit in hits:
+        if hit.level == "none":
+            clean = clean[: hit.span[0]] + " " * (hit.span[1] - hit.span[0]) + clean[hit.span[1] :]
+    excused = len(clean) < len(text) or any(hit.level == "none" for hit in hits)
+    if trained and not joke and not (excused and len(re.findall("[a-z]+", clean)) < LEFT):
+        level, category = _raised(level, category, clean, clues)
+    return Reading(level, category, signals, bool(retracts), clean, clues)
 
 
 def _kinds(level: str, text: str) -> frozenset[str]:
@@ -203,14 +233,21 @@ def _without_idioms(text: str) -> str:
     return text
 
 
-def _hits(text: str) -> Iterator[tuple[Level, Category, tuple[int, int]]]:
-    """Yields the level that each phrase of the table keeps ("none" if accounted for), its category and span."""
-    frames = _kinds("frame", text)
+def _hits(text: str, frames: frozenset[str]) -> Iterator[Hit]:
     levels: tuple[Level, ...] = ("crisis", "elevated")
-    for level in levels:
-        for category, pattern in _table()[level].items():
-            for found in pattern.finditer(text):
-                yield _weight(level, category, text, found, frames), cast(Category, category), found.span()
+    for row in levels:
+        for sure in (True, False):
+            for category, pattern in _table().get(row + SURE * sure, {}).items():
+                for found in pattern.finditer(text):
+                    kept = _weight(row, category, text, found, frames)
+                    yield Hit(row, kept, cast(Category, category), sure, found.span())
+
+
+def _most(hits: Sequence[Hit]) -> tuple[Level, Category]:
+    """Returns the highest level of some phrases, and which of its categories needs the most specific aid."""
+    level: Level = max((hit.level for hit in hits), key=RANK.__getitem__, default="none")
+    kinds = (hit.category for hit in hits if hit.level == level != "none")
+    return level, min(kinds, key=ORDER.index, default="none")
 
 
 def _weight(level: Level, category: str, text: str, found: re.Match[str], frames: frozenset[str]) -> Level:
@@ -250,7 +287,7 @@ def _table() -> dict[str, dict[str, re.Pattern[str]]]:
             if row["level"] == "word":
                 words[row["category"]] = pattern
             else:
-                grouped[row["level"]][row["category"]].append(fold_pattern(pattern))
+                grouped[row["level"] + SURE * bool(row["sure"])][row["category"]].append(fold_pattern(pattern))
     return {level: {name: _compiled(level, rows) for name, rows in named.items()} for level, named in grouped.items()}
 
 

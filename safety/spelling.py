@@ -44,9 +44,9 @@ THUMBED = {
     "smone": "someone", "w": "with", "abt": "about", "anymore": "any more", "nobody": "no one",
 }  # fmt: skip
 # English words whose h tells them from another word ("hit" from "it", "hate" from "ate"): it is not left out.
-H_KEPT = frozenset(
+H_KEPT = (
     "him his hate hates hated hating hit hits hitting hide hiding harm harms harmed harming heat heating hear hears "
-    "heard hold holds holding hole hand hands hair hat hall hill hell ham high".split()
+    "heard hold holds holding hole hand hands hair hat hall hill hell ham high"
 )
 # Words that people half-hide with asterisks ("su*cidio").
 HIDDEN = (
@@ -91,11 +91,16 @@ def fold_pattern(pattern: str) -> str:
 @lru_cache(maxsize=8192)
 def fold(word: str) -> str:
     """Returns a lower-case word with the letters that sound alike made one."""
-    if word not in H_KEPT:
+    if word not in _h_kept():
         word = re.sub(r"(?<![csptgw])h", "", word)
     word = re.sub(r"qu(?=[ei])|q|c(?![eihy])", "k", word)
     word = re.sub(r"c(?=[eiy])", "s", word).replace("z", "s").replace("v", "b")
     return re.sub(r"([a-z])\1+", r"\1", word)
+
+
+@cache
+def _h_kept() -> frozenset[str]:
+    return frozenset(H_KEPT.split())
 
 
 def _letters(text: str) -> str:

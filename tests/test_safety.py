@@ -215,7 +215,9 @@ def test_a_harmless_look_alike_is_left_alone_by_the_rules(text: str) -> None:
 
 def test_trouble_counts_for_more_where_the_person_is_under_age() -> None:
     assert assess(["no one sits with me"], trained=False).level == "none"
-    assert assess(["I am 14 and no one sits with me"], trained=False) == Assessment("elevated", "minor", "en")
+    assert assess(["I am 14 and no one sits with me"], trained=False) == Assessment(
+        "elevated", "minor", "en", minor=True
+    )
 
 
 def test_an_idiom_does_not_hide_what_is_said_beside_it() -> None:
@@ -287,7 +289,7 @@ def test_loss_loneliness_and_a_question_about_means_add_up() -> None:
 
 
 def test_a_stated_age_is_kept_even_without_risk() -> None:
-    assert assess(["tengo 15 años y me gusta el fútbol"]) == Assessment("none", "minor", "es")
+    assert assess(["tengo 15 años y me gusta el fútbol"]) == Assessment("none", "minor", "es", minor=True)
     assert assess(["tengo 15 años de experiencia en ventas"]).category == "none"
     assert assess(["I am 16", "I want to die"]).category == "minor"
 
@@ -296,8 +298,14 @@ def test_a_stated_age_is_kept_even_without_risk() -> None:
 def test_every_noted_example_of_the_table_reads_as_its_row_says(kind: str) -> None:
     order = ("none", "elevated", "crisis")
     for category, note in noted(kind):
-        found = order.index(level(note))
+        found = order.index(assess([note], trained=False).level)
         assert found == 0 if kind == "none" else found >= order.index(kind), (category, note)
+
+
+def test_most_noted_examples_are_told_apart_with_the_classifier_too() -> None:
+    found = {kind: [level(note) for _, note in noted(kind)] for kind in ("crisis", "elevated", "none")}
+    flagged = {kind: sum(one != "none" for one in levels) / len(levels) for kind, levels in found.items()}
+    assert flagged["crisis"] > 0.95 and flagged["elevated"] > 0.8 and flagged["none"] < 0.05, flagged
 
 
 def test_the_language_is_guessed_only_where_the_words_tell() -> None:
@@ -405,7 +413,7 @@ def test_a_card_says_what_it_is_asks_one_question_and_stays(language: Language) 
 
 def test_each_category_has_its_own_card() -> None:
     texts = {card(Assessment("crisis", category), "es", "ES") for category in CRISES}
-    assert len(texts) == len(CRISES) - 2  # self-harm shares the general card, and abuse that of violence
+    assert len(texts) == len(CRISES) - 1  # abuse shares the card of violence
 
 
 def test_an_overdose_names_the_emergency_number_before_any_line() -> None:
@@ -444,12 +452,11 @@ def test_a_compact_card_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_panel_has_every_line_of_the_country_the_directory_and_an_exercise(language: Language) -> None:
+def test_the_panel_has_every_line_of_the_country_and_the_directory(language: Language) -> None:
     for country in EVERYWHERE:
         panel = help_panel(language, country)
         assert all(line.url in panel for line in helplines(country))
         assert "https://findahelpline.com" in panel
-        assert "\n3. " in panel
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
