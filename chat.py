@@ -2,7 +2,8 @@
 
     check -> assess -> card -> wait for the model -> fit the window -> wait in line -> stream -> guard -> record
 
-In a crisis the turn ends after the card, with reviewed words in the model's place.
+In a crisis reviewed words follow the card at once, whatever the model does. A model that is no small demonstration may
+add a short paragraph to them, under the guard's stricter rules.
 
 The same for the page and for the API. A session is changed in place, so that a turn that is cancelled in the middle
 still leaves what was said so far in it.
@@ -17,6 +18,7 @@ import unicodedata
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import notices
@@ -39,6 +41,9 @@ TELL_SECONDS = 0.5  # how often a waiting person is told where they are
 MINUTE = 60.0
 ZEROGPU_TURNS = 8  # its own scheduler queues people for a GPU; waiting there needs a place of ours
 STEADY_REPLIES = 3  # `reply.crisis.1` and so on, by turns
+PATIENCE_SECONDS = 20.0  # for what the model adds in a crisis, the waiting line included
+STEADY_TOKENS = 120  # room for two sentences
+ENDS = (".", "!", "?", "…")
 BIDI_OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 LEVELS: tuple[safety.Level, ...] = ("none", "elevated", "crisis")
 
@@ -105,10 +110,8 @@ class Chat:
         session.sent.append(time.monotonic())
         session.conversation.messages.append(Message("user", words))
         card = self._assess(session)
-        if session.level == "crisis":
-            yield self._steady(session, card)
-            return
-        async with aclosing(self._turn(session, card)) as updates:
+        turn = self._steady if session.level == "crisis" else self._turn
+        async with aclosing(turn(session, card)) as updates:
             async for update in updates:
                 yield update
 
@@ -121,7 +124,8 @@ class Chat:
         messages = session.conversation.messages
         if session.busy:
             raise RemansoError("still_replying")
-        if not messages or messages[-1].finish not in ("length", "cancelled") or not messages[-1].text:
+        unfinished = messages and messages[-1].finish in ("length", "cancelled") and messages[-1].text
+        if not unfinished or session.level == "crisis":
             raise RemansoError("nothing_to_continue")
         partial = messages.pop()
         async with aclosing(self._turn(session, partial.aside, partial.text)) as updates:
@@ -147,24 +151,52 @@ class Chat:
         """Sees the risk of all that the person said, and returns the card and notices that go before the reply."""
         found = safety.assess(session.conversation.said("user"))
         level = LEVELS[max(LEVELS.index(found.level), LEVELS.index(session.carried) - 1)]
+        has_eased = level == "elevated" and session.level == "crisis"
         session.level = level
         session.spoken = found.language or session.spoken
-        seen, language = safety.Assessment(level, found.category, found.language), self._language(session)
-        known = session.helped == "crisis"
-        repeated = level == "elevated" and session.helped != "none"
+        seen, language = replace(found, level=level), self._language(session)
+        card, whole = notices.help_due(session, seen, language, has_eased=has_eased)
         session.helped = LEVELS[max(LEVELS.index(level), LEVELS.index(session.helped))]
-        card = "" if repeated else safety.card(seen, language, session.country or None, compact=known)
         if card:
             self.counters.add(f"card.{level}.{found.category}")
-        whole = level == "crisis" and not known
         return _join(card, *notices.due(session, seen, language, self.counters, whole_card=whole))
 
-    def _steady(self, session: Session, card: str) -> Update:
-        """Answers in a crisis, with reviewed words alone: what a model makes up there can hurt."""
+    async def _steady(self, session: Session, aside: str) -> AsyncGenerator[Update, None]:
+        """Answers in a crisis with reviewed words, then with what the model may add to them, if anything.
+
+        A model that fails, is slow or says what it may not leaves the reviewed words, and no error.
+        """
         number = len(session.conversation.said("user")) % STEADY_REPLIES + 1
-        text = say(self._language(session), f"reply.crisis.{number}")
-        session.conversation.messages.append(Message("assistant", text, finish="stop", aside=card))
-        return Update(_join(card, text), finish="stop")
+        text = fixed = say(self._language(session), f"reply.crisis.{number}")
+        session.busy = True
+        try:
+            yield Update(_join(aside, text))
+            async with aclosing(self._paragraph(session)) as added:
+                async for more in added:
+                    text = _join(fixed, more.strip())
+                    yield Update(_join(aside, text))
+        except Exception as problem:
+            _known(problem)
+        finally:
+            session.conversation.messages.append(Message("assistant", text, finish="stop", aside=aside))
+            session.busy = False
+        yield Update(_join(aside, text), finish="stop")
+
+    async def _paragraph(self, session: Session) -> AsyncGenerator[str, None]:
+        """Yields the short paragraph so far that a model adds in a crisis. A small demonstration model adds none."""
+        model = self.host.model
+        if not model or model.describe().demonstration:
+            return
+        until = time.monotonic() + PATIENCE_SECONDS
+        await asyncio.to_thread(self._fit, session, model)
+        async with aclosing(self._stream(session, model, "", crisis=True)) as updates:
+            while (left := until - time.monotonic()) > 0:
+                try:
+                    update = await asyncio.wait_for(anext(updates), left)
+                except (StopAsyncIteration, TimeoutError):
+                    return
+                if update.text.rstrip().endswith(ENDS):  # a part of a sentence may be the last that comes
+                    yield update.text
 
     def _language(self, session: Session) -> Language:
         return session.spoken or session.language or self.settings.default_language
@@ -209,10 +241,15 @@ class Chat:
             return say(self._language(session), "notice.window")
         return ""
 
-    def _system(self, session: Session) -> Message:
-        return Message("system", self.settings.system_prompt or say(self._language(session), "model.system"))
+    def _system(self, session: Session, *, crisis: bool = False) -> Message:
+        prompt = self.settings.system_prompt or say(self._language(session), "model.system")
+        return Message(
+            "system", f"{prompt} {say(self._language(session), 'reply.crisis.system')}" if crisis else prompt
+        )
 
-    async def _stream(self, session: Session, model: ChatModel, text: str) -> AsyncGenerator[Update, None]:
+    async def _stream(
+        self, session: Session, model: ChatModel, text: str, *, crisis: bool = False
+    ) -> AsyncGenerator[Update, None]:
         """Waits in line, then yields the reply so far, coalesced; the first words at once."""
         ticket = self._line.join()
         stop = threading.Event()
@@ -220,27 +257,28 @@ class Chat:
         try:
             while not await ticket.wait(TELL_SECONDS):
                 yield Update(text, place=ticket.place)
-            messages = [self._system(session), *session.conversation.context()]
+            system = self._system(session, crisis=crisis)
+            messages = [system, *session.conversation.context()]
             if text:
                 messages.append(Message("assistant", text))
-            deltas = model.stream(messages, self._sampling(model), stop, conversation=session.key)
-            checked = guarded(deltas, self._language(session), self.settings.system_prompt, text, self.counters)
+            deltas = model.stream(messages, self._sampling(model, crisis=crisis), stop, conversation=session.key)
+            secret = system.text if crisis else self.settings.system_prompt
+            guard = partial(safety.guard, language=self._language(session), crisis=crisis, prompt=secret, before=text)
+            checked = guarded(deltas, guard, self.counters)
             pieces, release = in_thread(checked, ticket.leave), _nothing
-            last = 0.0
             async for piece in pieces:
                 text += piece.text
-                if piece.finish or (piece.text and time.monotonic() - last >= COALESCE_SECONDS):
-                    last = time.monotonic()
-                    yield Update(text, finish=piece.finish)
+                yield Update(text, finish=piece.finish)
+                if not piece.finish:  # what comes meanwhile comes joined, and nothing that has passed is held back
+                    await asyncio.sleep(COALESCE_SECONDS)
         finally:
             stop.set()
             release()
 
-    def _sampling(self, model: ChatModel) -> Sampling:
+    def _sampling(self, model: ChatModel, *, crisis: bool) -> Sampling:
         own = self.settings
-        return Sampling(
-            own.warmth(small=model.describe().demonstration), own.top_p, own.repetition_penalty, own.max_new_tokens
-        )
+        length = min(own.max_new_tokens, STEADY_TOKENS) if crisis else own.max_new_tokens
+        return Sampling(own.warmth(small=model.describe().demonstration), own.top_p, own.repetition_penalty, length)
 
 
 def _known(problem: Exception) -> RemansoError:

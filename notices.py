@@ -1,4 +1,5 @@
-"""What a person is told beside a reply: that this is an AI, on request and every three hours, and who it is meant for.
+"""What a person is told beside a reply: the help that a risk calls for, that this is an AI, on request and every three
+hours, and who it is meant for.
 
 The sentences stand above the reply, where the model does not read them, and the model answers all the same. Knows
 nothing of the page, which shows the first notice before anything is written, nor of the model.
@@ -7,11 +8,11 @@ nothing of the page, which shows the first notice before anything is written, no
 import re
 import time
 import unicodedata
+from dataclasses import replace
 
 import safety
 from counters import Counters
-from safety.risk import _kinds  # an age is a signal of its own, and the category may be of what is more urgent
-from safety.spelling import plain
+from safety.card import card_in
 from sentences import Language, say
 from session import Session
 
@@ -58,6 +59,23 @@ ASKED = [
 ]
 
 
+def help_due(session: Session, seen: safety.Assessment, language: Language, *, has_eased: bool) -> tuple[str, bool]:
+    """Returns the help that belongs above the reply, and whether it is a whole card, and notes that it was given.
+
+    Each kind of crisis gets its whole card once and one line from then on. Below a crisis there is a soft line once a
+    session, and after one its line once more: who takes back what they said keeps the help in sight.
+    """
+    country = session.country or None
+    if seen.level != "crisis" and not has_eased:
+        return ("" if session.helped != "none" else safety.card(seen, language, country)), False
+    crisis = replace(seen, level="crisis")
+    whole = safety.card(crisis, language, country)
+    if has_eased or card_in(whole) in session.cards:
+        return safety.card(crisis, language, country, compact=True), False
+    session.cards.add(card_in(whole))
+    return whole, True
+
+
 def due(
     session: Session, seen: safety.Assessment, language: Language, counters: Counters, *, whole_card: bool
 ) -> list[str]:
@@ -70,7 +88,7 @@ def due(
     """
     words = session.conversation.said("user")[-1]
     given = [_of_ai(session, words, language, counters, is_calm=seen.level != "crisis")]
-    if not session.told_minor and (seen.category == "minor" or _says_age(words)):
+    if not session.told_minor and seen.minor:
         session.told_minor = True
         counters.add("notice.minor")
         given += _of_minor(session, language, has_help=whole_card and seen.category == "minor")
@@ -99,10 +117,6 @@ def _of_ai(session: Session, words: str, language: Language, counters: Counters,
     counters.add("notice.ai")
     # In danger nobody is told to take a break from the chat.
     return " ".join([say(language, "notice.ai"), *([say(language, "notice.pause")] if late and is_calm else [])])
-
-
-def _says_age(words: str) -> bool:
-    return "minor" in _kinds("signal", f" {plain(words)}")
 
 
 def _of_minor(session: Session, language: Language, *, has_help: bool) -> list[str]:

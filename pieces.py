@@ -10,12 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import closing, suppress
 from typing import NamedTuple, cast
 
-import safety
 from counters import Counters
 from history import Finish
 from model import Delta
 from model import Finish as ModelFinish
-from sentences import Language
+from safety.guard import Guarded
 
 
 class Piece(NamedTuple):
@@ -25,10 +24,8 @@ class Piece(NamedTuple):
     finish: Finish | None = None
 
 
-def guarded(
-    deltas: Iterator[Delta], language: Language, prompt: str, before: str, counters: Counters
-) -> Iterator[Piece]:
-    """Passes the text of the deltas through the guard, and keeps how they ended."""
+def guarded(deltas: Iterator[Delta], guard: Callable[[Iterator[str]], Guarded], counters: Counters) -> Iterator[Piece]:
+    """Passes the text of the deltas through a guard, and keeps how they ended."""
     finish: ModelFinish = "stop"
 
     def texts() -> Iterator[str]:
@@ -38,7 +35,7 @@ def guarded(
                 finish = delta.finish or finish
                 yield delta.text
 
-    checked = safety.guard(texts(), language, prompt=prompt, before=before)
+    checked = guard(texts())
     for text in checked:
         yield Piece(text)
     if checked.blocked:
@@ -47,7 +44,7 @@ def guarded(
 
 
 def in_thread(pieces: Iterator[Piece], done: Callable[[], None]) -> AsyncGenerator[Piece, None]:
-    """Runs an iterator in a thread of its own and yields what it yields.
+    """Runs an iterator in a thread of its own and yields what it yields, joined where the consumer was slower.
 
     `done` is called in the event loop when the thread has ended, which can be later than the consumer: a seat in the
     line is free only when the model really is.
@@ -67,10 +64,16 @@ def in_thread(pieces: Iterator[Piece], done: Callable[[], None]) -> AsyncGenerat
             loop.call_soon_threadsafe(done)
 
     async def receive() -> AsyncGenerator[Piece, None]:
-        while isinstance(item := await queue.get(), Piece):
-            yield item
-        if item is not None:
-            raise item
+        last: Piece | BaseException | None = Piece("")
+        while isinstance(last, Piece):
+            items = [await queue.get()]
+            while not queue.empty():
+                items.append(queue.get_nowait())
+            last = items[-1]
+            if pieces := [item for item in items if isinstance(item, Piece)]:
+                yield Piece("".join(piece.text for piece in pieces), pieces[-1].finish)
+        if last is not None:
+            raise last
 
     # The request's context goes along: on ZeroGPU it holds whose quota is spent.
     threading.Thread(target=contextvars.copy_context().run, args=(run,), name="reply", daemon=True).start()

@@ -1,9 +1,10 @@
-"""What the model may not say: rules over one sentence, from `data/guard_rules.csv`.
+"""What the model may not say: rules over one sentence, from `data/guard_rules.csv`, and likeness to labelled ones.
 
 A row has the kind of harm, a pattern over plain words, what makes it pass (`unless`: right before the match where it
 ends in `$`, else anywhere in the sentence), and a sentence for each side. A row whose kind is in angle brackets names a
-piece of other patterns. The rules see words, not meaning: of harm in fresh words they stopped two sentences in five
-(`tests/harmful.jsonl`, set "unseen"). They are the last net, never a reason to let the model answer in a crisis.
+piece of other patterns. Rules see words, not meaning, and the trained half (`safety.guard_classifier`) can only add to
+what they find. Of harm in fresh words both miss about half (`tests/harmful.jsonl`). They are the last net, never a
+reason to let the model answer a crisis by itself.
 
 Knows nothing of streams, of the person's words, or of what is shown instead.
 """
@@ -14,10 +15,11 @@ import unicodedata
 from collections import defaultdict
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
+from safety import guard_classifier
 from safety.spelling import LEET, LOOKALIKES
-from sentences import LANGUAGES, Language, catalogue
+from sentences import LANGUAGES, Language, catalogue, say
 
 Kind = Literal[
     "method",  # means, doses, places, times, hiding
@@ -32,8 +34,12 @@ Kind = Literal[
     "discourage",  # against professional or close help
     "refusal",  # a bare one, or the end of the chat
     "delusion",  # voices or persecution confirmed
+    "violence",  # staying with who hurts, confronting them, making it small
+    "eating",  # eating less, purging, figures of weight
+    "insult",  # contempt, moral condemnation
+    "advance",  # romantic or sexual
     "leak",  # the system prompt, or a made-up turn
-    "crisis",  # harmless elsewhere: means asked for, advice other than reaching people
+    "crisis",  # harmless elsewhere: means asked for, a number, a claim, advice other than reaching people
     "language",  # a whole sentence in another language
 ]
 TABLE = Path(__file__).parent.parent / "data" / "guard_rules.csv"
@@ -42,6 +48,7 @@ BACK = 60  # characters of the sentence before in which a rule may begin
 QUOTE = 80  # a longer quotation is the model's own words
 SHARED = 7  # words in a row that are the prompt's and no coincidence
 FOREIGN = 3  # words of another language, and none of the person's, that make a sentence foreign
+STRICTLY_FOREIGN = 2  # such words that are enough in a crisis
 # Only words that the other languages here do not have.
 WORDS = {
     "es": "el los las que y con por para muy pero una eso esta este tu te lo es cuando hay mas puedes como del al si",
@@ -66,10 +73,21 @@ _MARK = re.compile(r"[\u0300-\u036f\u00ad\u200b-\u200f\u2060\ufeff]")
 _ENDED = re.compile(r"(?:[.!?…:;][\"'»”’)\]*_]*|\n)\s*\Z")
 _QUOTED = re.compile(rf'" [^"]{{1,{QUOTE}}} "')
 # What these rules forbid, a person's mother may have said: between quotation marks it is hers.
-QUOTABLE = frozenset({"minimise", "promise", "identity", "bond", "refusal", "delusion", "diagnosis", "language"})
+QUOTABLE = frozenset(
+    {"minimise", "promise", "identity", "bond", "refusal", "delusion", "diagnosis", "violence", "insult", "advance"}
+    | {"language"}
+)
 
 
 def breach(
+    sentence: str, language: Language, *, before: str = "", crisis: bool = False, prompt: str = ""
+) -> Kind | None:
+    """Returns the kind of harm in a sentence, by the rules (the arguments are theirs) or by likeness, or None."""
+    kind = by_rules(sentence, language, before=before, crisis=crisis, prompt=prompt)
+    return kind or cast(Kind | None, guard_classifier.kind_of(normal(sentence), crisis=crisis))
+
+
+def by_rules(
     sentence: str, language: Language, *, before: str = "", crisis: bool = False, prompt: str = ""
 ) -> Kind | None:
     """Returns the kind of the first rule that a sentence breaks, or None.
@@ -95,7 +113,10 @@ def breach(
             return kind
     if _repeats(text, prompt):
         return "leak"
-    return "language" if _is_foreign(sentence, language) else None
+    if _is_foreign(sentence, language, strict=crisis):
+        return "language"
+    # Where a number or an address was taken out, the rest is no help in a crisis.
+    return "crisis" if crisis and say(language, "safety.removed") in sentence else None
 
 
 def normal(text: str) -> str:
@@ -139,8 +160,11 @@ def _runs(text: str) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(words[i : i + SHARED]) for i in range(len(words) - SHARED + 1))
 
 
-def _is_foreign(sentence: str, language: Language) -> bool:
-    """Tells whether a sentence is clearly in another language. Short or mixed text is not, nor what is quoted."""
+def _is_foreign(sentence: str, language: Language, *, strict: bool = False) -> bool:
+    """Tells whether a sentence is clearly in another language. Short or mixed text is not, nor what is quoted.
+
+    A strict look takes two words of another language for clear where the person's has fewer.
+    """
     said = re.sub(r'["«“][^"»”]*["»”]', " ", sentence)
     letters, others = len(_LETTER.findall(said)), len(_FOREIGN_LETTER.findall(said))
     if others > 5 and 2 * others > letters:
@@ -149,6 +173,8 @@ def _is_foreign(sentence: str, language: Language) -> bool:
     counts = {name: sum(word in own for word in words) for name, own in _vocabulary().items()}
     own = counts.pop(language)
     most = max(counts.values())
+    if strict and most > own and most >= STRICTLY_FOREIGN:
+        return True
     return most >= FOREIGN and own * 4 <= most and most * 6 >= len(words)
 
 

@@ -3,8 +3,9 @@
     pieces -> scrub (numbers, addresses, tokens) -> sentences -> conduct (what may not be said) -> words
 
 A sentence is held back until it has ended and passed; what was shown before a breach stays, the rest is dropped, and
-`guard.<kind>` of the catalogue follows. The result is the same however the text arrives. Knows the rules only through
-`conduct`, and nothing of the model, the turn or the page.
+`guard.<kind>` of the catalogue follows. In a crisis reviewed words stand before the model's already, so there the text
+just ends. The result is the same however the text arrives. Knows the rules only through `conduct`, and nothing of the
+model, the turn or the page.
 """
 
 import re
@@ -15,7 +16,7 @@ from safety.scrub import scrub
 from sentences import Language, say
 
 LONGEST = 300  # characters after which a sentence that does not end is cut at a space and checked as it stands
-CRISIS_WORDS = 60  # in a crisis the model adds a short paragraph at most
+CRISIS_WORDS, CRISIS_SENTENCES = 60, 2  # in a crisis the model adds a short paragraph at most
 CONTEXT = 200  # characters of what was shown that a check may look back on
 
 _END = re.compile(r"""[.!?…]+["'»”’)\]*_]*(?=\s)|\n""")
@@ -39,7 +40,7 @@ class Guarded(Iterator[str]):
         self.blocked: Kind | None = None
         self._pieces, self._language = pieces, language
         self._crisis, self._prompt, self._shown = crisis, prompt, before
-        self._words = CRISIS_WORDS
+        self._words, self._left = CRISIS_WORDS, CRISIS_SENTENCES
         self._text = self._run()
 
     def __next__(self) -> str:
@@ -52,14 +53,15 @@ class Guarded(Iterator[str]):
             self._pieces.close()
 
     def _run(self) -> Generator[str]:
-        for held in _sentences(scrub(self._pieces, self._language)):
+        for held in in_sentences(scrub(self._pieces, self._language)):
             opens = held.startswith("\n") or not self._shown.strip()
             sentence = _LABEL.sub(r"\1", held) if opens else held
             if self._crisis and not self._has_room(sentence):
                 break
             self.blocked = self._breach(sentence)
             if self.blocked:
-                yield self._reply(self.blocked)
+                if not self._crisis:
+                    yield self._reply(self.blocked)
                 break
             self._shown += sentence
             yield from _PIECE.findall(sentence)
@@ -74,7 +76,9 @@ class Guarded(Iterator[str]):
 
     def _has_room(self, sentence: str) -> bool:
         self._words -= len(sentence.split())
-        return self._words >= 0 and not (self._shown.strip() and sentence.startswith("\n") and sentence.strip())
+        self._left -= bool(sentence.strip())
+        is_new_paragraph = bool(self._shown.strip() and sentence.startswith("\n") and sentence.strip())
+        return self._words >= 0 and self._left >= 0 and not is_new_paragraph
 
     def _reply(self, kind: Kind) -> str:
         return ("\n\n" if self._shown.strip() else "") + say(self._language, f"guard.{kind}")
@@ -88,14 +92,15 @@ def guard(
     Args:
         pieces: The model's text as it comes. A generator is closed when nothing more of it is read.
         language: The person's; the reply that takes over is in it.
-        crisis: At most `CRISIS_WORDS` words in one paragraph, and stricter rules.
+        crisis: At most `CRISIS_WORDS` words in `CRISIS_SENTENCES` sentences of one paragraph, stricter rules, and
+            nothing that takes over.
         prompt: The system prompt where an operator has set one: it is not repeated.
         before: The part of the same reply that is shown already, when a reply is gone on with.
     """
     return Guarded(pieces, language, crisis=crisis, prompt=prompt, before=before)
 
 
-def _sentences(pieces: Iterable[str]) -> Iterator[str]:
+def in_sentences(pieces: Iterable[str]) -> Iterator[str]:
     """Yields a text sentence by sentence, white space first; together they are the whole text.
 
     When the pieces end in an error, what is held goes out before it: a person keeps what was said so far.

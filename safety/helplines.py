@@ -1,12 +1,14 @@
 """The helplines of each country, from `data/helplines.csv`, and the few rules about which may be shown.
 
-A line is shown when two sources agree on it. Nothing here was dialled by us: the table says where each number was read.
+A line is shown when two sources agree on it. Nothing here was dialled by us: the table says where each number was read,
+and when its sources were last read (`checked`; those of November 2026 stand as its first day).
 Knows nothing of who asks, nor of how a line is written on the page.
 """
 
 import csv
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -51,11 +53,6 @@ def countries() -> tuple[str, ...]:
     return tuple(dict.fromkeys(row["country_code"] for row in _rows() if row["country_code"] != ANYWHERE))
 
 
-def countries_by_name() -> list[tuple[str, str]]:
-    """Returns name and code of each country in the table, by name."""
-    return sorted({(row["country"], row["country_code"]) for row in _rows() if row["country_code"] != ANYWHERE})
-
-
 def emergency(country: str | None) -> str:
     """Returns the emergency numbers of a country, or "112 / 911" where the country is not known."""
     code = _code(country)
@@ -63,6 +60,15 @@ def emergency(country: str | None) -> str:
     if code == ANYWHERE:
         return "112 / 911"
     return re.sub(r" ?(?:where deployed|in some states)|\bor ", "", numbers)
+
+
+def unchecked_since(day: date) -> list[str]:
+    """Returns country, service and date of each row whose sources were last read before a day."""
+    return [
+        f"{row['country_code']} {row['service']}: {row['checked']}"
+        for row in _rows()
+        if date.fromisoformat(row["checked"]) < day
+    ]
 
 
 @cache
@@ -104,8 +110,8 @@ def _line(row: dict[str, str]) -> Helpline:
     service = re.sub(r" \([^)]*(?:also in|from 2\d|directory)[^)]*\)", "", row["service"])
     hours = "" if re.search(r"[(;]|not seen|announced", row["hours"]) else row["hours"]
     text_channel = re.sub(r"\btext ", "SMS ", row["text_channel"]).replace(" to ", " → ")
-    unconfirmed = row["country_code"] in ONE_SOURCE_SHOWN and row["confidence"] != "two_sources"
-    return Helpline(row["country_code"], service, row["phone"], text_channel, hours, row["url"], unconfirmed)
+    only_one = row["confidence"] != "two_sources"
+    return Helpline(row["country_code"], service, row["phone"], text_channel, hours, row["url"], only_one)
 
 
 def _code(country: str | None) -> str:

@@ -15,8 +15,9 @@ Script = Sequence["str | Exception"]
 class FakeModel:
     """Streams the pieces of `enqueue`, and remembers what it was asked."""
 
-    def __init__(self, *, context_length: int = 1000, seconds: float = 0.0) -> None:
+    def __init__(self, *, context_length: int = 1000, seconds: float = 0.0, demonstration: bool = True) -> None:
         self.context_length = context_length
+        self.demonstration = demonstration  # a small one, which says nothing in a crisis
         self.seconds = seconds  # per piece
         self.prompts: list[list[tuple[str, str]]] = []
         self.running = 0
@@ -57,7 +58,7 @@ class FakeModel:
         return sum(len(message.text.split()) for message in messages)
 
     def describe(self) -> Description:
-        return Description("fake", "", "none", "cpu", 0)
+        return Description("fake", "", "none", "cpu", 0, demonstration=self.demonstration)
 
     def forget(self, conversation: str, *, in_use: bool = False) -> None:
         self.forgotten.append(conversation)

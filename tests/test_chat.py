@@ -11,7 +11,8 @@ import pytest
 from chat import Chat, Update, clean
 from config import Settings
 from errors import ModelError, RemansoError
-from history import Message
+from history import Archive, Message
+from keeping import Keeping
 from model.host import Host
 from page import Page
 from session import Session
@@ -285,8 +286,7 @@ def test_a_long_conversation_loses_its_oldest_turns_and_says_so_once() -> None:
     chat = chat_with(model, max_new_tokens=100)
     for number in range(8):
         run(say(chat, session, f"turno {number} " + "palabra " * 30))
-    asides = [m.aside for m in session.conversation.messages if m.aside]
-    assert len(asides) == 1 and "larga" in asides[0]
+    assert sum("larga" in message.aside for message in session.conversation.messages) == 1
     assert model.count([Message("user", text) for _, text in model.prompts[-1]]) <= 200
     assert model.prompts[-1][0][0] == "system" and model.prompts[-1][1][0] == "user"
 
@@ -331,7 +331,7 @@ def test_a_new_conversation_forgets_the_model_s_cache_and_gets_another_key() -> 
 def test_words_cleaned_before_a_failure_are_recorded_once_on_the_page() -> None:
     model, session = FakeModel(), Session()
     model.enqueue(RuntimeError("x"))
-    page = Page(chat_with(model), Settings(), Visits())
+    page = Page(chat := chat_with(model), Settings(), Visits(), Keeping(chat, Archive(Settings())))
 
     async def work() -> list[Any]:
         return [frame async for frame in page._respond("hola\x00 mundo", [], session)]

@@ -20,6 +20,8 @@ import safety
 from config import Settings
 from counters import Counters, rows
 from edge import Edge
+from history import Archive
+from keeping import Keeping
 from notices import REMINDER_SECONDS, asks_who
 from papers import NAMES, papers
 from sentences import LANGUAGES, Language, say
@@ -316,8 +318,8 @@ def test_cards_help_and_replies_taken_back_are_counted_without_a_word_of_them(tm
 def test_the_help_button_is_counted() -> None:
     from page import Page  # noqa: PLC0415 - builds the whole page
 
-    page = Page(chat_with(FakeModel()), Settings(), Visits())
-    page._open_help(Session(language="es"))
+    page = Page(chat := chat_with(FakeModel()), Settings(), Visits(), Keeping(chat, Archive(Settings())))
+    page.help.open(Session(language="es"))
     assert counted(page.chat.counters) == {"help": 1}
 
 
