@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+import safety
 from chat import Update
 from history import Message
 from session import Session
@@ -15,15 +16,16 @@ from session import Session
 OPENINGS = (("<", "&lt;"), ("![", "!\\["))
 
 
-def show_tags(bot: gr.Chatbot) -> gr.Chatbot:
-    """Makes a chatbot show HTML as the text it is.
+def _show_tags() -> None:
+    """Makes the chatbot show HTML as the text it is.
 
-    Done on the instance: subclassing a Gradio component writes a stub file beside the module that does it.
+    Done to Gradio's class: after an event that skips the chatbot, or changes one of its properties, Gradio builds it
+    anew for that session, and what was done to an instance is lost. A class of our own would write a stub file.
     """
-    postprocess, preprocess = bot.postprocess, bot.preprocess
+    postprocess, preprocess = gr.Chatbot.postprocess, gr.Chatbot.preprocess
 
-    def shown(value: Any) -> Any:
-        data = postprocess(value)
+    def shown(self: gr.Chatbot, value: Any) -> Any:
+        data = postprocess(self, value)
         for message in data.root:
             for part in message.content:
                 if part.type == "text":
@@ -31,8 +33,8 @@ def show_tags(bot: gr.Chatbot) -> gr.Chatbot:
                         part.text = part.text.replace(written, shown_as)
         return data
 
-    def typed(payload: Any) -> Any:
-        messages = preprocess(payload)
+    def typed(self: gr.Chatbot, payload: Any) -> Any:
+        messages = preprocess(self, payload)
         for message in messages:
             for part in message["content"]:
                 if part["type"] == "text":
@@ -40,8 +42,10 @@ def show_tags(bot: gr.Chatbot) -> gr.Chatbot:
                         part["text"] = part["text"].replace(shown_as, written)
         return messages
 
-    bot.postprocess, bot.preprocess = shown, typed
-    return bot
+    gr.Chatbot.postprocess, gr.Chatbot.preprocess = shown, typed
+
+
+_show_tags()
 
 
 def unfinished(session: Session) -> bool:
@@ -50,10 +54,18 @@ def unfinished(session: Session) -> bool:
 
 
 def turn_of(session: Session, update: Update | None = None) -> str:
-    """Tells the page's script what it shows beside the words: times, how replies ended, place in the line."""
-    rows = [{"time": message.time.timestamp(), "finish": message.finish} for message in session.conversation.messages]
+    """Tells the page's script what it shows beside the words: times, how replies ended, help cards, place in the line.
+
+    Help in a reply that still streams counts as that of the message after the last.
+    """
+    messages = session.conversation.messages
+    rows = [{"time": message.time.timestamp(), "finish": message.finish} for message in messages]
+    asides = [message.aside for message in messages] + ([update.text] if update else [])
+    cards = {number: kind for number, aside in enumerate(asides) if aside and (kind := safety.card_in(aside))}
     wait = {"place": update.place, "loading": update.loading} if update else {}
-    return f'<div data-turn="{html.escape(json.dumps({"messages": rows, **wait}))}"></div>'
+    country = session.country if session.language else None  # before the page has arrived, nothing is known
+    told = {"messages": rows, "cards": cards, "country": country, **wait}
+    return f'<div data-turn="{html.escape(json.dumps(told))}"></div>'
 
 
 def pairs(shown: list[Any]) -> list[tuple[str, str]]:

@@ -1,10 +1,15 @@
 """Drives the real page in headless Chromium: one person's visit, and what the page shows of it. Knows no test."""
 
+import functools
 import json
 import os
 import re
 import shutil
+import threading
+from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Frame, Locator, Page, Playwright, Response, expect
 
@@ -193,6 +198,26 @@ class Visit:
 
     def scrolls_sideways(self) -> bool:
         return bool(self.at.evaluate("() => document.documentElement.scrollWidth > innerWidth"))
+
+
+Visiting = Callable[..., Visit]
+
+
+class Site:
+    """Someone else's site. Serves one page, and notes what is asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[str] = []
+        site = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                site.asked.append(self.path)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+        self.url = f"http://localhost:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 def sentences(language: str) -> dict[str, str]:
