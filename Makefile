@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-SOURCES := *.py model safety demo benchmarks tests
+SOURCES := *.py history model safety demo benchmarks tests
 
-.PHONY: setup run test check fix bench browser
+.PHONY: setup run test check fix bench browser postgres
 
 setup: $(READY)
 
-$(READY): requirements.txt requirements-dev.txt constraints.txt
+$(READY): requirements.txt requirements-sql.txt requirements-research.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
@@ -17,7 +17,7 @@ $(READY): requirements.txt requirements-dev.txt constraints.txt
 run: setup
 	$(BIN)/python app.py
 
-test: setup browser
+test: setup browser postgres
 	$(BIN)/python -m pytest
 
 check: setup
@@ -35,3 +35,7 @@ bench: setup
 # The browser tests drive Debian's Chromium; elsewhere, any chromium on the PATH or in CHROMIUM will do.
 browser:
 	@command -v chromium >/dev/null || test -n "$$CHROMIUM" || (apt-get update -qq && apt-get install -y -qq chromium)
+
+# The tests of the history start a PostgreSQL server of their own, in a temporary folder.
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -qq && apt-get install -y -qq postgresql)

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sentences import Language
 
 Quantization = Literal["none", "nf4", "int8"]
-WARMTH, SMALL_WARMTH = 0.7, 0.3
+WARMTH, SMALL_WARMTH = 0.7, 0.5
 EMBEDDED = "embedded"
 EIGHT_B = "zementalist/llama-3-8B-chat-psychotherapist"
 
@@ -21,6 +21,11 @@ EIGHT_B = "zementalist/llama-3-8B-chat-psychotherapist"
 def user_cache() -> Path:
     """Returns the folder for what can be made again (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "remanso"
+
+
+def user_state() -> Path:
+    """Returns the folder for what must survive a restart (XDG base directory specification)."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "remanso"
 
 
 class Settings(BaseSettings):
@@ -46,7 +51,7 @@ class Settings(BaseSettings):
     embed_origins: str = Field("*", description="sites that may frame the page; `*`: any, `none`: no one")
 
     temperature: float | None = Field(
-        None, ge=0, le=2, description="sampling temperature, 0 is greedy; empty: 0.3 for the embedded model, else 0.7"
+        None, ge=0, le=2, description="sampling temperature, 0 is greedy; empty: 0.5 for the embedded model, else 0.7"
     )
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus of probability that is sampled from")
     repetition_penalty: float = Field(1.0, ge=1, le=2, description="1 is none")
@@ -59,6 +64,15 @@ class Settings(BaseSettings):
     session_grace_seconds: float = Field(600, ge=0, description="how long a closed page's chat stays in memory")
     parallel_turns: int = Field(0, ge=0, description="replies computed at the same time; 0: 1, or 8 on ZeroGPU")
     counters_file: Path | None = Field(None, description="JSON file for the anonymous counts; empty: memory only")
+
+    history_url: str = Field("", description="where conversations are kept with consent; empty: nowhere", repr=False)
+    history_salt: str = Field("", description="secret that makes whose they are unreadable; 32 characters", repr=False)
+    history_key: str = Field("", description="Fernet key, or several with commas, that seals what was said", repr=False)
+    history_days: int = Field(365, ge=0, description="days that a conversation is kept after its last change; 0: all")
+    history_journal: Path = Field(
+        default_factory=lambda: user_state() / "journal", description="local folder for what is not stored yet"
+    )
+    history_commit_seconds: float = Field(300, ge=0, description="least seconds between two commits to a dataset")
 
     def warmth(self, *, small: bool) -> float:
         """Returns the sampling temperature: a small model makes more sense when it says what is likeliest."""

@@ -21,7 +21,8 @@ class Fault:
 
     Attributes:
         match: Searched in "GET /path".
-        kind: `status` (answers `code`), `drop` (closes at once), `truncate` (closes after half the body), `delay`.
+        kind: `status` (answers `code`), `drop` (closes at once), `drop_after` (does it, and closes without an answer),
+            `truncate` (closes after half the body), `delay`.
         times: How many requests it happens to.
     """
 
@@ -46,6 +47,10 @@ class Repo:
         self.commit = hashlib.sha1(str(self.folder).encode(), usedforsecurity=False).hexdigest()
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # more than five may knock at once; whom the system turns away knocks again after 1 s
+
+
 class Hub:
     """The server. `log` holds "GET /path" of each request; `faults` are used up from the front."""
 
@@ -54,7 +59,7 @@ class Hub:
         self.tokens = tokens
         self.faults: list[Fault] = []
         self.log: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), self.handler())
         cast(Any, self._server).hub = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -65,6 +70,10 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def handler(self) -> type["_Handler"]:
+        """Returns what answers; `stores.py` has one that can do more."""
+        return _Handler
 
     def fetched(self) -> set[str]:
         """Returns the names of the files whose content was asked for."""
@@ -81,6 +90,8 @@ class Hub:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is two writes, and each would wait 40 ms for the other
+    _mute = False
 
     @property
     def hub(self) -> Hub:
@@ -107,6 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault and fault.kind == "drop":
             self.close_connection = True
         else:
+            self._mute = bool(fault and fault.kind == "drop_after")
             self._answer(path, half=bool(fault and fault.kind == "truncate"))
 
     def _answer(self, path: str, *, half: bool) -> None:
@@ -171,11 +183,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(answer).encode(), {**(headers or {}), **error})
 
     def _send(self, status: int, data: bytes, headers: dict[str, str], *, half: bool = False) -> None:
+        if self._mute:
+            self.close_connection = True
+            return
         self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(data[: len(data) // 2] if half else data)
             if half:
                 self.close_connection = True

@@ -1,21 +1,33 @@
 """What was said: messages, a conversation, the context window, and its export. Knows nothing of the model or the page.
 
-A `Message` is a value without identity; ids and owners belong to whoever stores it.
+A message has an id, so that a store can tell it from one with the same words, and holds it once. Two messages are
+equal when what was said is; owners, titles and consent belong to whoever stores a conversation.
 """
 
 import json
+import re
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from uuid import uuid4
 
 from sentences import Language, say
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "cancelled", "blocked", "error"]
 SCHEMA = "remanso.conversation/1"
+ID = re.compile(r"[0-9a-f]{32}")  # of messages and of conversations: 122 random bits
 PAGE_MESSAGES = 400  # the newest that are taken over from a page
+HARMS = (
+    (re.compile(r"<(?=[a-zA-Z/!?])"), r"\\<"),  # HTML, and addresses in angle brackets
+    (re.compile(r"!\["), r"!\\["),  # a picture is loaded from where it lies, which tells that it was opened
+    (re.compile(r"\]\((?!\s*(?:https?://|mailto:|tel:))"), r"]\\("),
+    (re.compile(r"^([ \t]{0,3})\[(?=[^\]\n]*\]:)", re.MULTILINE), r"\1\\["),  # a link that is defined further down
+    (re.compile(r"^([ \t]*)(?=[=+@]|-[^\s-])", re.MULTILINE), r"\1\\"),  # what a spreadsheet would compute
+)
 ROOM_KEPT = 0.75  # share of the window that is left filled when turns are dropped, so that not every turn drops some
 
 
@@ -23,7 +35,8 @@ ROOM_KEPT = 0.75  # share of the window that is left filled when turns are dropp
 class Message:
     """One message: who spoke, the words, when (UTC), how a reply ended, and what code put in front of it.
 
-    `aside` is shown above the words (a help card, a notice, an error) and never read by the model.
+    `aside` is shown above the words (a help card, a notice, an error) and never read by the model. `id` is 32
+    hexadecimal digits, and no part of what makes two messages equal.
     """
 
     role: Role
@@ -31,6 +44,7 @@ class Message:
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     finish: Finish | None = None
     aside: str = ""
+    id: str = field(default_factory=lambda: uuid4().hex, compare=False)
 
     @property
     def shown(self) -> str:
@@ -54,19 +68,26 @@ class Conversation:
 
         What the page sends comes from outside. A reply counts as ours only if this conversation holds it; any other
         text in the assistant's place (forged, or said before a restart) stays visible but is never read by the
-        model. The person's words are theirs in any case. Other roles are dropped.
+        model. The person's words are theirs in any case. Other roles are dropped. Of what is not known, only the
+        newest is taken over.
         """
-        said: dict[tuple[str, str], Message] = {(m.role, _squeezed(m.shown)): m for m in self.messages}
-        kept: list[Message] = []
-        for role, text in shown[-PAGE_MESSAGES:]:
-            if known := said.get((role, _squeezed(text))):
-                kept.append(known)
-            elif role == "user":
+        known, kept, first = _by_words(self.messages), list[Message](), len(shown) - PAGE_MESSAGES
+        for place, (role, text) in enumerate(shown):
+            if same := known.get((role, _squeezed(text))):
+                kept.append(same.popleft())  # each once: who says the same twice has said two messages
+            elif role == "user" and place >= first:
                 kept.append(Message("user", text))
-            elif role == "assistant":
+            elif role == "assistant" and place >= first:
                 kept.append(Message("assistant", "", aside=text))
         self.messages = kept
         self.dropped = min(self.dropped, len(kept))
+
+    def recall(self, stored: Sequence[Message]) -> None:
+        """Puts stored messages in the place of those that show the same: after a restart, replies are ours again."""
+        known = _by_words(stored)
+        for place, message in enumerate(self.messages):
+            if same := known.get((message.role, _squeezed(message.shown))):
+                self.messages[place] = same.popleft()
 
     def context(self) -> list[Message]:
         """Returns what the model may read: no empty replies, and neighbours of one role joined."""
@@ -107,8 +128,13 @@ def fit(conversation: Conversation, system: Message, budget: int, count: Callabl
 
 def to_json(conversation: Conversation) -> str:
     """Returns the conversation as JSON of the schema `remanso.conversation/1`; times in ISO 8601, UTC."""
-    rows = [{**asdict(message), "time": message.time.isoformat()} for message in conversation.messages]
+    rows = [to_row(message) for message in conversation.messages]
     return json.dumps({"schema": SCHEMA, "messages": rows}, ensure_ascii=False, indent=2)
+
+
+def to_row(message: Message) -> dict[str, Any]:
+    """Returns one message as the schema has it."""
+    return {**asdict(message), "time": message.time.isoformat()}
 
 
 def from_json(text: str) -> Conversation:
@@ -121,9 +147,17 @@ def from_json(text: str) -> Conversation:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f"not a conversation of the schema {SCHEMA}")
     try:
-        return Conversation([_message(row) for row in data["messages"]])
-    except (KeyError, TypeError, AttributeError) as problem:
+        return Conversation([from_row(row) for row in data["messages"]])
+    except (KeyError, TypeError, AttributeError, OverflowError) as problem:
         raise ValueError("a message of this conversation cannot be read") from problem
+
+
+def _by_words(messages: Sequence[Message]) -> dict[tuple[str, str], deque[Message]]:
+    """Returns messages by who said them and what they show, the oldest of the same first."""
+    found: dict[tuple[str, str], deque[Message]] = {}
+    for message in messages:
+        found.setdefault((message.role, _squeezed(message.shown)), deque()).append(message)
+    return found
 
 
 def _squeezed(text: str) -> str:
@@ -131,19 +165,44 @@ def _squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-def _message(row: dict[str, Any]) -> Message:
+def from_row(row: dict[str, Any]) -> Message:
+    """Reads what `to_row` wrote; a row without a usable id, as older exports have, gets a new one.
+
+    Raises:
+        ValueError, KeyError, TypeError, OverflowError: it is no message of a person or of the assistant.
+    """
     if row["role"] not in ("user", "assistant"):
         raise ValueError("a conversation holds messages of user and assistant alone")
+    finish, time = row.get("finish"), datetime.fromisoformat(row["time"])
+    if finish not in (None, "", *get_args(Finish)):
+        raise ValueError("a reply cannot end like this")
+    known = str(row.get("id", ""))
     return Message(
-        row["role"], str(row["text"]), datetime.fromisoformat(row["time"]), row.get("finish"), str(row.get("aside", ""))
+        row["role"],
+        str(row["text"]),
+        time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC),
+        finish or None,
+        str(row.get("aside", "")),
+        known if ID.fullmatch(known) else uuid4().hex,
     )
 
 
-def to_markdown(conversation: Conversation, language: Language) -> str:
-    """Returns the conversation as Markdown, to read or to take to a professional; times in UTC."""
-    parts = [f"# {say(language, 'export.title')}", say(language, "export.note")]
+def to_markdown(conversation: Conversation, language: Language, title: str = "") -> str:
+    """Returns the conversation as Markdown, to read or to take to a professional; times in UTC.
+
+    What was said can run or load nothing in a reader of Markdown, and is no formula in a spreadsheet.
+    """
+    heading = " ".join(harmless(title).split()) or say(language, "export.title")
+    parts = [f"# {heading}", say(language, "export.note")]
     for message in conversation.messages:
         who = say(language, f"export.{message.role}")
         mark = f" · {say(language, 'export.cut')}" if message.finish in ("cancelled", "length", "error") else ""
-        parts.append(f"**{who}** · {message.time:%Y-%m-%d %H:%M} UTC{mark}\n\n{message.shown}")
+        parts.append(f"**{who}** · {message.time:%Y-%m-%d %H:%M} UTC{mark}\n\n{harmless(message.shown)}")
     return "\n\n".join(parts) + "\n"
+
+
+def harmless(text: str) -> str:
+    """Returns Markdown in which HTML, images, links to programs and formulas are plain text (CommonMark's escapes)."""
+    for pattern, put in HARMS:
+        text = pattern.sub(put, text)
+    return text
