@@ -2,6 +2,7 @@
 
     python -m demo.train                     # Gemma-3-270m on 2 cores, about an hour
     python -m demo.train --resume            # goes on from the last checkpoint
+    python -m demo.train --start demo/adapter --data demo/plain.jsonl --rate 2e-4    # the second stage
 
 The loss counts on replies only. The chat template is the one saved beside the adapter, so that training and
 conversation build the same tokens. Knows nothing of the page, of sampling or of safety.
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
@@ -149,6 +151,7 @@ def split(path: Path) -> tuple[list[list[Turn]], list[list[Turn]]]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", help="folder or Hub id of the base; the embedded one by default")
+    parser.add_argument("--start", type=Path, help="folder of an adapter to go on from, instead of a new one")
     parser.add_argument("--data", type=Path, default=HERE / "dialogues.jsonl")
     parser.add_argument("--output", type=Path, default=HERE / "adapter")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where checkpoints go")
@@ -167,12 +170,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
     held, learned = ([tokenize(tokenizer, turns) for turns in part] for part in split(options.data))
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16),
-        LoraConfig(
-            r=options.rank, lora_alpha=2 * options.rank, lora_dropout=0.05, target_modules=LINEAR, task_type="CAUSAL_LM"
-        ),
-    )
+    model = adapted(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), options)
     trainer = ReplyTrainer(
         model=model,
         args=recipe(options),
@@ -183,6 +181,17 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=options.resume)
     print("held-back loss, nats per token:", round(trainer.evaluate()["eval_loss"], 3))
     save(model, options.output, options.base or EMBEDDED_BASE)
+
+
+def adapted(base: PreTrainedModel, options: argparse.Namespace) -> Any:
+    """Puts a new adapter on a base, or the one to start from."""
+    if options.start:
+        return PeftModel.from_pretrained(base, options.start, is_trainable=True)
+    rank = options.rank
+    return get_peft_model(
+        base,
+        LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=LINEAR, task_type="CAUSAL_LM"),
+    )
 
 
 def recipe(options: argparse.Namespace) -> TrainingArguments:
