@@ -14,6 +14,7 @@ import gradio as gr
 import safety
 from errors import RemansoError
 from history import to_json, to_markdown
+from kept import kept_endpoints
 from session import Session
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_endpoints(page: "Page") -> None:
         ("export", api.export, [form, state], reply),
         ("helplines", api.helplines, [country], data),
         ("health", api.health, [], data),
+        *kept_endpoints(page),
     ):
         gr.Button(visible=False).click(
             fn,
@@ -56,12 +58,13 @@ class Api:
         self._chat = page.chat
 
     async def chat(self, message: str, session: Session, request: gr.Request) -> AsyncGenerator[str, None]:
-        """Sends a message and streams the reply so far. A Client keeps its own conversation. In a turn with risk the
-        text of the help card comes first. Errors say in the caller's language (Accept-Language) what is wrong."""
+        """Sends a message and streams the reply so far: an AI answers, no person. A Client keeps its own conversation.
+        In a turn with risk the text of the help card is part of the reply, and comes first. Errors say in the caller's
+        language (Accept-Language) what is wrong."""
         session.language = session.language or self._page.language(request)
         shown = ""
         try:
-            async with aclosing(self._chat.reply(session, message)) as updates:
+            async with aclosing(self._page.keeping.along(session, self._chat.reply(session, message))) as updates:
                 async for update in updates:
                     if update.text and update.text != shown:
                         shown = update.text

@@ -14,13 +14,17 @@ from gradio.events import Dependency
 
 import safety
 from api import add_endpoints
-from bubbles import frames, pairs, rendered, show_tags, turn_of, unfinished
+from bubbles import frames, pairs, rendered, turn_of, unfinished
 from chat import Chat
 from config import EMBEDDED, Settings
+from drawer import Drawer
 from edge import COOKIE
 from errors import RemansoError
+from fragments import said
+from help import Help
+from keeping import Keeping
 from model.loader import model_id
-from papers import NAMES
+from papers import LINKED
 from sentences import LANGUAGES, Language, catalogue, preferred, say
 from session import Session
 from visits import Visits
@@ -33,8 +37,9 @@ QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 class Page:
     """Builds the blocks around one `Chat`, and holds the components that events need."""
 
-    def __init__(self, chat: Chat, settings: Settings, visits: Visits) -> None:
+    def __init__(self, chat: Chat, settings: Settings, visits: Visits, keeping: Keeping) -> None:
         self.chat = chat
+        self.keeping = keeping
         self.visits = visits
         self.settings = settings
         self.words = gr.I18n(**{language: catalogue(language) for language in LANGUAGES})
@@ -44,8 +49,11 @@ class Page:
             analytics_enabled=False,
         ) as self.blocks:
             self.session = gr.State(Session())
+            self.drawer = Drawer(self, keeping) if keeping.on else None
             self._header()
-            self._help()
+            self.help = Help(self)
+            if self.drawer:
+                self.drawer.panel()
             self._conversation()
             self._events()
             add_endpoints(self)
@@ -54,36 +62,25 @@ class Page:
     # --- layout
 
     def _header(self) -> None:
-        title = (
-            f"<h1>{html.escape(self.settings.title)}</h1>" if self.settings.title else self._said("h1", "page.title")
-        )
+        own, language = self.settings.title, self.settings.default_language
+        title = f"<h1>{html.escape(own)}</h1>" if own else said(language, "h1", "page.title")
         gr.HTML(
-            f"<header><div>{title}{self._said('p', 'page.subtitle')}</div>"
+            f"<header><div>{title}{said(language, 'p', 'page.subtitle')}</div>"
             '<p id="status" role="status" data-state="connected"></p></header>'
-            + self._said("p", "page.restarted", 'id="notice-restart" role="alert" hidden'),
+            + said(language, "p", "page.restarted", 'id="notice-restart" role="alert" hidden'),
             elem_id="header",
             apply_default_css=False,
         )
         with gr.Row(elem_id="tools"):
             t = self.words
             self.help_now = gr.Button(t("page.help_now"), variant="stop", elem_id="help-now", size="sm")
+            gr.Button(t("safety.leave"), elem_id="leave", size="sm")  # the script shows it where there is violence
             self.new = gr.Button(t("page.new"), elem_id="new", size="sm")
             self.switch = gr.Button(t("page.switch"), elem_id="switch", size="sm")
+            if self.drawer:
+                self.drawer.button()
         if model_id(self.settings) == EMBEDDED:
             gr.Markdown(self.words("page.demo"), elem_id="demo", container=False)
-
-    def _said(self, tag: str, key: str, attributes: str = "") -> str:
-        """Returns an element whose words the page's script keeps in the person's language."""
-        words = html.escape(say(self.settings.default_language, key))
-        return f'<{tag} data-say="{key}" {attributes}>{words}</{tag}>'
-
-    def _help(self) -> None:
-        with gr.Group(visible=False, elem_id="help") as self.help:
-            self.help_text = gr.Markdown("", elem_id="help-text", container=False)
-            self.country = gr.Dropdown(
-                safety.countries_by_name(), value=None, label=self.words("page.country"), elem_id="country"
-            )
-            self.help_close = gr.Button(self.words("page.help_close"), size="sm", elem_id="help-close")
 
     def _conversation(self) -> None:
         t = self.words
@@ -93,19 +90,18 @@ class Page:
             elem_id="chat",
             label=t("page.conversation"),
             show_label=False,
-            placeholder=t("page.welcome"),
+            placeholder=t("kept.welcome" if self.drawer else "page.welcome"),
             buttons=["copy"],
             height="100%",
             min_height=200,
             scale=1,
             allow_tags=True,
             latex_delimiters=[],
-            feedback_options=None,
+            feedback_options=[],
             layout="bubble",
             editable="user",
             group_consecutive_messages=False,
         )
-        show_tags(self.bot)
         self.box = gr.Textbox(
             elem_id="message",
             label=t("page.message"),
@@ -132,8 +128,9 @@ class Page:
         )
         self.go_on.render()
         # In a tab of their own, so that the conversation stays; the script gives them the address and its language.
-        links = [self._said("a", f"page.{name}", f'data-page="{name}" target="_blank"') for name in NAMES]
-        reminder = self._said("p", "page.reminder") + f"<p>{' · '.join(links)}</p>"
+        language = self.settings.default_language
+        links = [said(language, "a", f"page.{name}", f'data-page="{name}" target="_blank"') for name in LINKED]
+        reminder = said(language, "p", "page.reminder") + f"<p>{' · '.join(links)}</p>"
         gr.HTML(reminder, elem_id="reminder", apply_default_css=False)
 
     # --- events
@@ -141,13 +138,15 @@ class Page:
     def _events(self) -> None:
         began, region, before = (gr.Textbox(visible=False) for _ in range(3))
         self.switch.click(
-            self._begin, [self.session, began, region], [self.help_text], js=BEGAN.format("switch"), **QUIET
+            self._begin,
+            [self.session, began, region],
+            [self.help.text, self.help.country],
+            js=BEGAN.format("switch"),
+            **QUIET,
         )
-        self.help_now.click(self._open_help, [self.session], [self.help, self.help_text, self.country], **QUIET)
-        self.country.input(self._in_country, [self.session, self.country], [self.help_text], **QUIET)
-        self.help_close.click(lambda: gr.Group(visible=False), None, [self.help], **QUIET)
+        self.help.events(QUIET)
         state = [self.interface.chatbot_state, self.interface.chatbot_value]
-        self.blocks.load(
+        arrived = self.blocks.load(
             self._arrive,
             [self.session, began, region, before],
             [self.bot, self.turn, self.go_on, *state],
@@ -168,21 +167,33 @@ class Page:
         )
         replies = [continuing, *self._replies()]
         self.box.stop(None, None, None, cancels=replies, api_visibility="undocumented")
-        self.box.stop(self._settle, [self.session], [self.turn, self.go_on], **QUIET)
+        stopped = self.box.stop(self._settle, [self.session], [self.turn, self.go_on], **QUIET)
         emptied = [self.bot, self.turn, self.go_on, *state]
-        self.new.click(self._new, [self.session], emptied, cancels=replies, **QUIET).then(
-            self._idle_box, None, [self.box], **QUIET
-        )
-        self.bot.clear(self._new, [self.session], emptied, **QUIET)
+        new = self.new.click(self._new, [self.session], emptied, cancels=replies, **QUIET)
+        new.then(self._idle_box, None, [self.box], **QUIET)
+        cleared = self.bot.clear(self._new, [self.session], emptied, **QUIET)
         resync = gr.Button(visible="hidden", elem_id="resync")
         resync.click(lambda shown: (shown, shown), [self.bot], state, **QUIET)
+        if self.drawer:
+            self.drawer.events(arrived, QUIET)
+            undone = [
+                event.then(self.drawer.undone, [self.session, self.bot], None, **QUIET) for event in self._undos()
+            ]
+            self.drawer.follow([*replies, stopped, new, cleared, *undone], QUIET)
 
     def _replies(self) -> list[Dependency]:
         """Returns the interface's own events that stream a reply."""
+        return self._own("_submit_fn")
+
+    def _undos(self) -> list[Dependency]:
+        """Returns the interface's own event that takes the last turn back; the others of its name begin a retry."""
+        return self._own("_pop_last_user_message", self.bot)
+
+    def _own(self, name: str, output: Any = None) -> list[Dependency]:
         return [
             Dependency(None, fn.get_config(), fn._id, fn.fn)
             for fn in self.blocks.fns.values()
-            if getattr(fn.fn, "__name__", "") == "_submit_fn"
+            if getattr(fn.fn, "__name__", "") == name and (output is None or output in fn.outputs)
         ]
 
     def _recover(self) -> None:
@@ -204,11 +215,11 @@ class Page:
 
     # --- what the events do
 
-    def _begin(self, session: Session, language: str, region: str, request: gr.Request) -> str:
+    def _begin(self, session: Session, language: str, region: str, request: gr.Request) -> tuple[str, Any]:
         session.language = language if language in LANGUAGES else self.language(request)
-        if region and not session.country:
+        if not session.country:
             session.country = region if region in safety.countries() else self.settings.default_country
-        return self._help_of(session)
+        return self.help.words(session)
 
     def _arrive(
         self, session: Session, language: str, region: str, before: str, request: gr.Request
@@ -248,7 +259,7 @@ class Page:
         session.conversation.keep(pairs(shown))
         before = len(session.conversation.messages)
         try:
-            async with aclosing(self.chat.reply(session, words)) as updates:
+            async with aclosing(self.keeping.along(session, self.chat.reply(session, words))) as updates:
                 async for text, turn, button in frames(session, updates):
                     yield text, turn, button
         except RemansoError as problem:
@@ -260,7 +271,7 @@ class Page:
         session.conversation.keep(pairs(shown))
         before = rendered(session.conversation.messages[:-1])
         try:
-            async with aclosing(self.chat.go_on(session)) as updates:
+            async with aclosing(self.keeping.along(session, self.chat.go_on(session))) as updates:
                 async for text, turn, button in frames(session, updates):
                     yield [*before, {"role": "assistant", "content": text}], turn, button
         except RemansoError:
@@ -277,17 +288,6 @@ class Page:
     def _new(self, session: Session) -> tuple[Any, ...]:
         self.chat.new(session)
         return [], turn_of(session), gr.Button(visible=False), [], []
-
-    def _open_help(self, session: Session) -> tuple[Any, ...]:
-        self.chat.counters.add("help")
-        return gr.Group(visible=True), self._help_of(session), gr.Dropdown(value=session.country or None)
-
-    def _in_country(self, session: Session, country: str | None) -> str:
-        session.country = country or ""
-        return self._help_of(session)
-
-    def _help_of(self, session: Session) -> str:
-        return safety.help_panel(session.language or self.settings.default_language, session.country or None)
 
     def _streaming_box(self) -> tuple[Any, Any]:
         return gr.Textbox(interactive=False, submit_btn=False, stop_btn=True), gr.Button(visible=False)

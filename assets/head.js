@@ -25,10 +25,9 @@
   const wished = [
     new URLSearchParams(location.search).get("lang"), localStorage.getItem("remanso.language"), ...navigator.languages,
   ].map((tag) => (tag || "").slice(0, 2).toLowerCase());
-  const region = (navigator.languages.find((tag) => tag.includes("-")) || "").split("-").pop().toUpperCase();
   window.remanso = {
     language: wished.find((tag) => ours.includes(tag)) || "__DEFAULT_LANGUAGE__",
-    region: /^[A-Z]{2}$/.test(region) ? region : "",
+    region: localStorage.getItem("remanso.country") || window.remansoCountry,
   };
   for (const name of ["language", "languages"]) {
     Object.defineProperty(navigator, name, {

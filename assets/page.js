@@ -9,6 +9,8 @@
 
   const say = (key, values = {}) =>
     (catalogue[remanso.language][key] || key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  remanso.say = say;
+  remanso.looks = []; // what else looks at the page whenever it may have changed
   const find = (selector) => document.querySelector(selector);
   const put = (element, name, value) => { if (element && element.getAttribute(name) !== value) element.setAttribute(name, value); };
   const write = (element, text) => { if (element && element.textContent !== text) element.textContent = text; };
@@ -25,6 +27,7 @@
   remanso.arrived = () => [remanso.language, remanso.region, before];
 
   function remember() {
+    if (remanso.gone) return; // who leaves quickly wants nothing kept
     const beat = performance.getEntriesByType("resource").map((entry) => entry.name.match(/\/heartbeat\/([^/?]+)/)).find(Boolean);
     if (beat) sessionStorage.setItem("remanso.session", beat[1]);
     sessionStorage.setItem("remanso.draft", find("#message textarea")?.value || "");
@@ -33,6 +36,7 @@
   const turn = () => {
     try { return JSON.parse(find("#turn [data-turn]").dataset.turn); } catch { return {}; }
   };
+  remanso.turn = turn;
 
   function status() {
     const now = turn();
@@ -66,12 +70,11 @@
     name("#chat button:is([aria-label^='Copy '], [title^='Copy '])", () => say("page.copy"));
     name("#chat button:is([aria-label^='Copied'], [title^='Copied'])", () => say("page.copied"));
     name("#chat svg[aria-label=undo], #chat button:is([title=Deshacer], [title=Undo])", () => say("page.undo"));
+    name("#chat .scroll-down-button-container button", () => say("page.scroll"));
     name("#chat .edit-textarea", () => say("page.message"));
-    for (const [english, key] of [["user's message: ", "page.you"], ["bot's message: ", "page.assistant"]])
-      for (const element of document.querySelectorAll(`#chat [aria-label^="${english}"]`)) {
-        const words = element.getAttribute("aria-label").slice(english.length);
-        named.set(element, () => `${say(key)}: ${words}`);
-      }
+    // A bubble has no role that takes a name, and this one would be read aloud with all its Markdown; its row is named.
+    document.querySelectorAll("#chat [data-testid=user], #chat [data-testid=bot]").forEach((bubble) => bubble.removeAttribute("aria-label"));
+    document.querySelectorAll('a[href^="tel:"][target]').forEach((link) => link.removeAttribute("target")); // no empty tab
     for (const [element, words] of named) {
       if (!element.isConnected) named.delete(element);
       put(element, "aria-label", words());
@@ -95,7 +98,17 @@
     else find("#chat")?.removeAttribute("data-typing");
   }
 
+  // The keyboard goes into the panel when it opens, and back to its button when it is closed.
+  let opened = false;
+  function panel() {
+    const help = find("#help"), inside = Boolean(help);
+    if (inside === opened) return;
+    opened = inside;
+    (help || find("#help-now")).focus({ preventScroll: true }); // the red button stays in sight
+  }
+
   function look() {
+    if (remanso.gone) return;
     const [state, words] = status();
     put(find("#status"), "data-state", state);
     write(find("#status"), words);
@@ -104,6 +117,9 @@
     put(document.documentElement, "lang", remanso.language);
     document.querySelectorAll("a[data-page]").forEach((link) => put(link, "href", `__ROOT__${link.dataset.page}?lang=${remanso.language}`));
     put(find("#chat [role=log]"), "aria-label", say("page.conversation"));
+    for (const [name, value] of [["role", "region"], ["tabindex", "-1"], ["aria-label", say("page.help")]]) put(find("#help"), name, value);
+    panel();
+    put(find("#tools")?.parentElement, "data-remanso", ""); // for the styles, which Gradio confines to its own container
     put(find("#message .stop-button"), "aria-label", say("page.stop"));
     const box = find("#message textarea"), send = find("#message .submit-button");
     put(box, "aria-label", say("page.message"));
@@ -115,6 +131,7 @@
     translate();
     typing();
     times();
+    remanso.looks.forEach((looks) => looks());
   }
 
   async function poll() {
@@ -125,6 +142,7 @@
       if (boot && boot !== health.boot) {
         find("#notice-restart")?.removeAttribute("hidden");
         find("#resync")?.click();
+        dispatchEvent(new Event("remanso.restarted"));
       }
       boot = health.boot;
       online = true;

@@ -1,4 +1,4 @@
-"""What many tests share: the real embedded model, and the real app as its own process."""
+"""What many tests share: the real embedded model, the real app as its own process, and browsers that visit it."""
 
 import json
 import os
@@ -8,14 +8,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from config import Settings
 from model import ChatModel, load
+from tests.browser import TIMEOUT, Site, Visit, Visiting, launch
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 300  # the first start on a machine converts the model
@@ -79,6 +81,51 @@ def app_url(app_log: Path) -> Iterator[str]:
     """Address of the real app with the real embedded model."""
     with app_log.open("w") as log, running_app(log, MAX_NEW_TOKENS="96") as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    browser = launch(playwright)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def brief_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an app whose replies end after 12 tokens."""
+    with (
+        (tmp_path_factory.mktemp("brief") / "app.log").open("w") as log,
+        running_app(log, MAX_NEW_TOKENS="12", MESSAGES_PER_MINUTE="100") as url,
+    ):
+        yield url
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Visiting]:
+    """Opens pages, each in a browser profile of its own, in Spain unless told otherwise."""
+    with ExitStack() as stack:
+
+        def opened(url: str = "", browser: Browser = chromium, **options: Any) -> Visit:
+            context = browser.new_context(**{"locale": "es-ES", "viewport": {"width": 1100, "height": 800}, **options})
+            stack.callback(context.close)
+            context.set_default_timeout(TIMEOUT)
+            return Visit(context, url)
+
+        yield opened
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    found = Site(tmp_path)
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from gradio_client.exceptions import AppError
 
 from tests.conftest import ROOT, health, running_app
 
-ENDPOINTS = {"/chat", "/new", "/history", "/export", "/helplines", "/health"}
+# `/consent` and `/delete` answer where nothing is kept too: with that.
+ENDPOINTS = {"/chat", "/new", "/history", "/export", "/helplines", "/health", "/consent", "/delete"}
 
 
 @pytest.fixture()

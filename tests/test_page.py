@@ -1,19 +1,13 @@
 """The page as a person meets it: headless Chromium against the real app with the real embedded model."""
 
-import functools
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Playwright, expect, sync_playwright
+from playwright.sync_api import Playwright, expect
 
-from tests.browser import TIMEOUT, Visit, launch, profile
+from tests.browser import Site, Visit, Visiting, profile
 from tests.conftest import ROOT, free_port, running_app
 
 SHOTS = ROOT / "tests/screenshots"
@@ -23,70 +17,6 @@ BUILT_IN = re.compile(
     r"Cancel|Settings|Close|Share|Delete|Options|Search|queue|user's|bot's|undefined|null|directory)\b"
 )
 LISTED = re.compile(r"\b\d{3}\b")  # a helpline's number
-
-Visiting = Callable[..., Visit]
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    browser = launch(playwright)
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
-def brief_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an app whose replies end after 12 tokens."""
-    with (
-        (tmp_path_factory.mktemp("brief") / "app.log").open("w") as log,
-        running_app(log, MAX_NEW_TOKENS="12", MESSAGES_PER_MINUTE="100") as url,
-    ):
-        yield url
-
-
-@pytest.fixture
-def visit(chromium: Browser) -> Iterator[Visiting]:
-    """Opens pages, each in a browser profile of its own, in Spain unless told otherwise."""
-    with ExitStack() as stack:
-
-        def opened(url: str = "", browser: Browser = chromium, **options: Any) -> Visit:
-            context = browser.new_context(**{"locale": "es-ES", "viewport": {"width": 1100, "height": 800}, **options})
-            stack.callback(context.close)
-            context.set_default_timeout(TIMEOUT)
-            return Visit(context, url)
-
-        yield opened
-
-
-class Site:
-    """Someone else's site. Serves one page, and notes what is asked of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.asked: list[str] = []
-        site = self
-
-        class Handler(SimpleHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None:
-                site.asked.append(self.path)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-        self.url = f"http://localhost:{self.server.server_port}/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path)
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
 
 
 def test_enter_sends_and_the_reply_streams_in_while_shift_enter_only_breaks_the_line(
