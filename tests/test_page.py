@@ -341,6 +341,7 @@ def test_two_tabs_of_one_browser_are_two_conversations(brief_url: str, visit: Vi
 def test_who_waits_for_the_model_sees_their_place_in_the_line(app_url: str, visit: Visiting) -> None:
     first, second = visit(app_url), visit(app_url)
     first.send("Cuéntame despacio cómo dormir mejor, con todo detalle")
+    expect(first.find("#chat")).to_have_attribute("data-typing", "Escribiendo…")  # the server has it
     second.send("Hola")
     expect(second.find("#chat")).to_have_attribute("data-typing", "Escribiendo…")
     second.first_words()
