@@ -1,6 +1,7 @@
 """A crisis: the card and reviewed words at once, then at most a short paragraph of the model, whatever it tries."""
 
 import asyncio
+import threading
 import time
 from contextlib import aclosing
 from typing import Any
@@ -98,10 +99,10 @@ def test_a_slow_model_is_not_waited_for_and_is_stopped(monkeypatch: pytest.Monke
     monkeypatch.setattr(chat_module, "PATIENCE_SECONDS", 0.3)
 
     async def work() -> None:
-        model = big(*["Siento mucho dolor aquí "] * 400, seconds=0.02)
+        model = big(*["Siento mucho dolor aquí "] * 2000, seconds=0.02)
         session, began = Session(language="es"), time.monotonic()
         updates = await talk(chat_with(model), session, DANGER["es"])
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         assert updates[-1].text.endswith(fixed("es")) and last(session).text == fixed("es")
         for _ in range(100):
             if not model.running:
@@ -113,12 +114,13 @@ def test_a_slow_model_is_not_waited_for_and_is_stopped(monkeypatch: pytest.Monke
 
 
 def test_a_model_that_is_not_loaded_is_not_waited_for() -> None:
-    def loader(_progress: Any) -> Any:
-        time.sleep(5)
-
-    session, began = Session(language="es"), time.monotonic()
-    updates = run(talk(Chat(Settings(), Host(loader)), session, DANGER["es"]))
-    assert time.monotonic() - began < 2 and updates[-1].text.endswith(fixed("es"))
+    go = threading.Event()
+    host = Host(lambda _progress: go.wait(60))  # type: ignore[arg-type, return-value]
+    host.start()
+    session = Session(language="es")
+    updates = run(talk(Chat(Settings(), host), session, DANGER["es"]))
+    assert not host.model and updates[-1].text.endswith(fixed("es"))
+    go.set()
 
 
 def test_stop_in_the_middle_keeps_the_reviewed_words_and_offers_no_going_on() -> None:

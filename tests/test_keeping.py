@@ -13,10 +13,10 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import FilePayload, Locator, Playwright, expect
 
 from tests.browser import Site, Visit, Visiting, profile
-from tests.services.kept import Server
+from tests.services.archived import Server
 from tests.test_keeping_api import PLAIN
 
-pytest_plugins = ["tests.services.kept"]
+pytest_plugins = ["tests.services.archived"]
 
 KEY = re.compile(r"^[A-Za-z0-9_-]{43}$")
 STORED = "() => localStorage.getItem('remanso.key')"

@@ -22,9 +22,9 @@ from history import Archive
 from keeping import Keeping
 from session import Session
 from tests.fakes import FakeModel, host_of
-from tests.services.kept import SALT, Server
+from tests.services.archived import SALT, Server
 
-pytest_plugins = ["tests.services.kept"]
+pytest_plugins = ["tests.services.archived"]
 
 KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 PLAIN = {"/chat", "/new", "/history", "/export", "/helplines", "/health", "/consent", "/delete"}
