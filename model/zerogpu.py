@@ -116,16 +116,18 @@ class _Call:
     def _timed(self, work: Iterator[Delta]) -> Iterator[Delta]:
         """Yields what the worker yields, and measures its pace for the next call."""
         began, count = 0.0, 0
-        while (delta := self._context.run(next, work, None)) is not None:
-            began, count = began or (time.monotonic() if delta.text else 0.0), count + 1
-            yield delta
-            if delta.finish:
-                break
-            if self._stop.is_set():
-                yield Delta("", "cancelled")
-                break
-        if count > SHORTEST and (took := time.monotonic() - began) > 0:
-            _pace[0] += (count / took - _pace[0]) / 4
+        try:
+            while (delta := self._context.run(next, work, None)) is not None:
+                began, count = began or (time.monotonic() if delta.text else 0.0), count + 1
+                yield delta
+                if delta.finish:
+                    return
+                if self._stop.is_set():
+                    yield Delta("", "cancelled")
+                    return
+        finally:  # also where the guard reads no further
+            if count > SHORTEST and (took := time.monotonic() - began) > 0:
+                _pace[0] += (count / took - _pace[0]) / 4
 
     def _stand_in(self) -> None:
         """Puts a stand-in for Gradio's blocks in the context: our own event to stop the wait by, and no pop-ups in

@@ -178,7 +178,9 @@ def test_the_held_back_dialogues_are_those_that_training_holds_back(
 
     words = tiny.tokenizer(tiny.GEMMA)
     base = tiny.repository(tmp_path / "base", tiny.llama(words), words)
-    options = argparse.Namespace(base=str(base), data=OURS, output=tmp_path, runs=tmp_path, rank=1, epochs=1, rate=1e-4)
+    options = argparse.Namespace(
+        base=str(base), start=None, data=OURS, output=tmp_path, runs=tmp_path, rank=1, epochs=1, rate=1e-4
+    )
     vars(options).update(batch=1, steps=1, resume=False)
     monkeypatch.setattr(train, "arguments", lambda: options)
     monkeypatch.setattr(train, "ReplyTrainer", Watched)

@@ -308,10 +308,14 @@ def test_a_store_that_is_away_is_told_quietly_and_loses_nothing(me: Visit, kept_
     expect(me.find("#kept .kept-about")).to_contain_text("mensajes: 8")
 
 
-def test_a_server_killed_in_the_middle_of_a_reply_loses_nothing_that_was_kept(me: Visit, kept_server: Server) -> None:
-    consent(me)
-    me.ask("Hoy llueve", rows=2)
-    kept(me)
+def test_a_server_killed_in_the_middle_of_a_reply_loses_nothing_that_was_kept(
+    me: Visit, visit: Visiting, kept_server: Server
+) -> None:
+    idle = visit(kept_server.url)
+    for one in (me, idle):
+        consent(one)
+        one.ask("Hoy llueve", rows=2)
+        kept(one)
     me.send("Cuéntame algo despacio")
     me.first_words()
     kept_server.kill()
@@ -325,23 +329,13 @@ def test_a_server_killed_in_the_middle_of_a_reply_loses_nothing_that_was_kept(me
     expect(me.find("#chat [data-testid=user]")).to_have_count(2)  # of itself: Gradio loads such a page again
     me.ask("Gracias", rows=me.rows.count() + 2)
     kept(me)
-
-
-def test_a_server_that_was_started_anew_goes_on_with_the_conversation_on_the_page(
-    me: Visit, kept_server: Server
-) -> None:
-    consent(me)
-    me.ask("Hoy llueve", rows=2)
-    kept(me)
-    kept_server.kill()
-    kept_server.start()
-    me.box.press("a")  # who types asks how the server is
-    expect(me.find("#notice-restart")).to_have_text(re.compile("estaba guardada y sigue aquí"))
-    me.ask("Hay mercado en la plaza", rows=4)
-    assert me.text().startswith("Respuesta 2.")  # the model reads what was said before
-    kept(me)
-    assert titles(me) == ["Hoy llueve"]
-    expect(me.find("#kept .kept-about")).to_contain_text("mensajes: 4")
+    idle.box.press("a")  # who types asks how the server is
+    expect(idle.find("#notice-restart")).to_have_text(re.compile("estaba guardada y sigue aquí"))
+    idle.ask("Hay mercado en la plaza", rows=4)
+    assert idle.text().startswith("Respuesta 2.")  # the model reads what was said before
+    kept(idle)
+    assert titles(idle) == ["Hoy llueve"]
+    expect(idle.find("#kept .kept-about")).to_contain_text("mensajes: 4")
 
 
 def test_where_nothing_is_kept_nothing_is_offered_and_nothing_written(tmp_path: Path, visit: Visiting) -> None:

@@ -72,17 +72,17 @@ def test_the_endpoints_are_typed_and_described(ana: Client) -> None:
 
 
 def test_nothing_is_kept_before_the_consent_and_all_of_the_conversation_after_it(server: Server, ana: Client) -> None:
-    call(ana, "chat", message="Hola alpaca.")
+    call(ana, "chat", message="Hola nutria.")
     with pytest.raises(AppError, match="Falta tu clave"):
         call(ana, "conversations")
     with pytest.raises(AppError, match="clave"):
         call(ana, "feedback", up=True)
-    assert b"alpaca" not in server.database.read_bytes() if server.database.exists() else True
+    assert b"nutria" not in server.database.read_bytes() if server.database.exists() else True
     answer = call(ana, "consent", yes=True)
     assert answer["kept"] is True and KEY.fullmatch(answer["key"]) and answer["days"] == 365
     call(ana, "chat", message="Y otra cosa.")
     (one,) = call(ana, "conversations")
-    assert one["title"] == "Hola alpaca." and one["messages"] == 4
+    assert one["title"] == "Hola nutria." and one["messages"] == 4
     other = Client(server.url, verbose=False)
     assert call(other, "open", id=one["id"], key=answer["key"])["messages"] == 4
     assert texts(other) == texts(ana)

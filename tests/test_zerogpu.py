@@ -282,7 +282,7 @@ def test_a_gpu_taken_back_in_the_middle_keeps_the_partial_reply(zero: Space) -> 
     assert say("es", "error.gpu_aborted") in str(job.exception())
     assert last(client)["finish"] == "error" and last(client)["text"]
     assert client.predict("sigue", api_name="/chat")
-    assert last(client)["finish"] == "length" or last(client)["finish"] == "stop"
+    assert last(client)["finish"] != "error"
 
 
 def test_each_person_spends_their_own_quota(zero: Space) -> None:
