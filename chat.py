@@ -149,7 +149,7 @@ class Chat:
 
     def _assess(self, session: Session) -> str:
         """Sees the risk of all that the person said, and returns the card and notices that go before the reply."""
-        found = safety.assess(session.conversation.said("user"))
+        found = self._found(session)
         level = LEVELS[max(LEVELS.index(found.level), LEVELS.index(session.carried) - 1)]
         has_eased = level == "elevated" and session.level == "crisis"
         session.level = level
@@ -160,6 +160,15 @@ class Chat:
         if card:
             self.counters.add(f"card.{level}.{found.category}")
         return _join(card, *notices.due(session, seen, language, self.counters, whole_card=whole))
+
+    def _found(self, session: Session) -> safety.Assessment:
+        """Returns the risk that a person's words show. Where looking for it fails, help is shown to everybody."""
+        try:
+            return safety.assess(session.conversation.said("user"))
+        except Exception as problem:
+            _known(problem)
+            self.counters.add("assess.failed")
+            return safety.Assessment("crisis" if session.level == "crisis" else "elevated", "none", session.spoken)
 
     async def _steady(self, session: Session, aside: str) -> AsyncGenerator[Update, None]:
         """Answers in a crisis with reviewed words, then with what the model may add to them, if anything.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+import notices
 import safety
 from bubbles import pairs, rendered, turn_of
 from fragments import exercises, said, situations
@@ -81,7 +82,7 @@ class Help:
             return *self.words(session), *[gr.skip()] * 4
         session.conversation.keep(pairs(shown))
         session.conversation.messages = [
-            replace(message, aside=safety.moved(message.aside, session.country or None))
+            replace(message, aside=notices.moved(message.aside, session.country or None))
             for message in session.conversation.messages
         ]
         bubbles = rendered(session.conversation.messages)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import safety
 from counters import Counters
 from safety.card import card_in
-from sentences import Language, say
+from sentences import LANGUAGES, Language, say
 from session import Session
 
 REMINDER_SECONDS = 3 * 3600.0  # New York GBL §§ 1700-1704; for minors California B&P §§ 22601-22605
@@ -103,6 +103,15 @@ def asks_who(words: str) -> bool:
     return any(pattern.search(text) for pattern in ASKED)
 
 
+def moved(text: str, country: str | None) -> str:
+    """Returns what stands above a reply with its card, and its line for the young, written for another country."""
+    text = safety.moved(text, country)
+    for language in LANGUAGES if any(say(one, "notice.minor") in text for one in LANGUAGES) else ():
+        for before in (None, *safety.countries()):
+            text = text.replace(_near(language, before), _near(language, country), 1)
+    return text
+
+
 def written_lines(language: Language, country: str | None) -> list[tuple[safety.Helpline, str]]:
     """Returns each helpline of a country with its line of Markdown, as the help panel writes it."""
     bullets = [row for row in safety.help_panel(language, country).splitlines() if row.startswith("- **")]
@@ -123,8 +132,12 @@ def _of_minor(session: Session, language: Language, *, has_help: bool) -> list[s
     """Returns for whom the chat is meant; and who can help, where the card does not say that already."""
     if has_help:
         return [say(language, "notice.minor")]
-    lines = written_lines(language, session.country or None)
+    return [say(language, "notice.minor") + " " + _near(language, session.country or None)]
+
+
+def _near(language: Language, country: str | None) -> str:
+    """Returns who can help somebody young: an adult near them, and a line of a country."""
+    lines = written_lines(language, country)
     young = [text for line, text in lines if line.is_for_young]
-    kind = "young" if young else "line"
-    help_near = say(language, f"notice.minor.{kind}", line=(young or [lines[0][1]])[0].removeprefix("- "))
-    return [say(language, "notice.minor") + " " + help_near]
+    line = (young or [lines[0][1]])[0].removeprefix("- ")
+    return say(language, f"notice.minor.{'young' if young else 'line'}", line=line)

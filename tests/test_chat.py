@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+import safety
 from chat import Chat, Update, clean
 from config import Settings
+from counters import rows
 from errors import ModelError, RemansoError
 from history import Archive, Message
 from keeping import Keeping
 from model.host import Host
 from page import Page
+from safety import Level
+from safety.card import card_in
 from session import Session
 from tests.fakes import FakeModel, host_of
 from visits import Visits
@@ -93,6 +97,22 @@ def test_too_many_messages_in_a_minute_are_refused_with_the_wait() -> None:
     with pytest.raises(RemansoError) as refused:
         run(say(chat, session, "tres"))
     assert refused.value.code == "too_fast" and 0 < refused.value.values["seconds"] <= 61
+
+
+@pytest.mark.parametrize("level", ["none", "crisis"])
+def test_where_the_risk_cannot_be_read_help_is_shown_and_the_chat_goes_on(
+    level: Level, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(turns: list[str]) -> None:
+        raise ValueError(turns[-1])
+
+    monkeypatch.setattr(safety, "assess", fails)
+    chat, session = chat_with(FakeModel()), Session(language="es", country="ES", level=level)
+    run(say(chat, session, "alpaca"))
+    last = session.conversation.messages[-1]
+    assert card_in(last.aside) == ("general" if level == "crisis" else "soft") and "112" in last.aside
+    assert last.finish == "stop" and last.text and session.level == ("crisis" if level == "crisis" else "elevated")
+    assert any(name == "assess.failed" for _, name, _ in rows(chat.counters.days())) and "alpaca" not in caplog.text
 
 
 def test_a_second_message_while_a_reply_streams_is_refused_and_the_first_goes_on() -> None:

@@ -55,6 +55,12 @@ def test_the_card_and_reviewed_words_come_first_and_a_short_paragraph_follows_th
     assert not session.busy
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_card_asks_once_and_the_reviewed_words_after_it_ask_nothing(language: Language) -> None:
+    words = [say(language, f"reply.crisis.{number + 1}") for number in range(chat_module.STEADY_REPLIES)]
+    assert len(set(words)) == len(words) and not any("?" in one for one in words)
+
+
 def test_the_model_is_told_that_there_is_danger_and_does_not_say_so() -> None:
     model = big(say("es", "reply.crisis.system"))
     session = Session(language="es")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from gradio_client import Client
 
+import notices
 import safety
 from config import Settings
 from counters import Counters, rows
@@ -282,6 +283,15 @@ def test_a_minor_in_a_crisis_gets_the_card_with_the_child_line_first_and_no_seco
     run(talk(chat, session, "Tengo 15 años y quiero morirme"))
     aside = session.conversation.messages[-1].aside
     assert aside.count("ANAR") == 1 and aside.endswith(say("es", "notice.minor"))
+
+
+def test_the_line_for_the_young_moves_to_another_country() -> None:
+    chat, session = chat_with(FakeModel()), Session(language="es", country="ES")
+    run(talk(chat, session, "Tengo 15 años y me gusta el mar."))
+    aside = session.conversation.messages[-1].aside
+    there = notices.moved(aside, "MX")
+    assert "ANAR" in aside and "ANAR" not in there and say("es", "notice.minor") in there
+    assert notices.moved(there, "ES") == aside and notices.moved("ANAR", "MX") == "ANAR"
 
 
 def test_a_minor_who_is_hit_gets_the_child_line_below_the_card_for_violence() -> None:
