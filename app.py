@@ -103,7 +103,9 @@ def serve(settings: Settings, archive: Archive, host: Host | None = None) -> tup
         head=head(kept=archive.enabled),
         css_paths=[HERE / name for name in (*STYLES, *[KEPT_STYLE] * archive.enabled)],
         favicon_path=HERE / "favicon.svg",
-        theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate"),
+        theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate").set(
+            button_secondary_background_fill_hover_dark="*primary_800"  # theirs is too light for its white words
+        ),
         app_kwargs={
             "middleware": [
                 Middleware(

@@ -3,8 +3,8 @@
 A row has the kind of harm, a pattern over plain words, what makes it pass (`unless`: right before the match where it
 ends in `$`, else anywhere in the sentence), and a sentence for each side. A row whose kind is in angle brackets names a
 piece of other patterns. Rules see words, not meaning, and the trained half (`safety.guard_classifier`) can only add to
-what they find. Of harm in fresh words both miss about half (`tests/harmful.jsonl`). They are the last net, never a
-reason to let the model answer a crisis by itself.
+what they find. Both miss two in five harms in fresh words (`tests/harmful.jsonl`): they are the last net, and no reason
+to let the model answer a crisis by itself.
 
 Knows nothing of streams, of the person's words, or of what is shown instead.
 """

@@ -43,11 +43,14 @@ def health(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_app(log: IO[str], *, port: int | None = None, ready: bool = True, **settings: str) -> Iterator[str]:
-    """Runs `python app.py` with these settings, and yields its address once its model is loaded."""
+def running_app(
+    log: IO[str], *program: str, port: int | None = None, ready: bool = True, **settings: str
+) -> Iterator[str]:
+    """Runs `python app.py`, or another program, and yields its address once its model is loaded."""
     port = port or free_port()
     environment = {**os.environ, "MODEL_ID": "embedded", "GRADIO_SERVER_PORT": str(port), **settings}
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    command = [sys.executable, *(program or ("app.py",))]
+    app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}/"
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -80,6 +83,16 @@ def app_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def app_url(app_log: Path) -> Iterator[str]:
     """Address of the real app with the real embedded model."""
     with app_log.open("w") as log, running_app(log, MAX_NEW_TOKENS="96") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def talkative_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an app whose replies are long: they are stopped, or end by their length."""
+    with (
+        (tmp_path_factory.mktemp("talkative") / "app.log").open("w") as log,
+        running_app(log, "-m", "tests.talkative", MAX_NEW_TOKENS="128") as url,
+    ):
         yield url
 
 

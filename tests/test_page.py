@@ -53,8 +53,8 @@ def test_nothing_is_sent_while_there_is_nothing_to_send(brief_url: str, visit: V
     me.settled(2)
 
 
-def test_a_stopped_reply_keeps_its_words_and_can_be_continued_in_place(app_url: str, visit: Visiting) -> None:
-    me = visit(app_url)
+def test_a_stopped_reply_keeps_its_words_and_can_be_continued_in_place(talkative_url: str, visit: Visiting) -> None:
+    me = visit(talkative_url)
     me.send("Cuéntame despacio cómo dormir mejor")
     me.first_words()
     me.stop()
@@ -120,8 +120,8 @@ def test_a_new_conversation_is_empty_and_works(brief_url: str, visit: Visiting, 
     me.ask("Hola otra vez", rows=2)
 
 
-def test_a_new_conversation_in_the_middle_of_a_reply_stays_empty(app_url: str, visit: Visiting) -> None:
-    me = visit(app_url)
+def test_a_new_conversation_in_the_middle_of_a_reply_stays_empty(talkative_url: str, visit: Visiting) -> None:
+    me = visit(talkative_url)
     me.send("Cuéntame despacio cómo dormir mejor")
     me.first_words()
     me.find("#new").click()
@@ -317,12 +317,12 @@ def test_a_restarted_server_is_told_and_the_conversation_goes_on(tmp_path: Path,
             me.ask("Gracias", rows=6)
 
 
-def test_a_closed_page_frees_the_model_for_the_next_person(app_url: str, visit: Visiting) -> None:
-    gone = visit(app_url)
+def test_a_closed_page_frees_the_model_for_the_next_person(talkative_url: str, visit: Visiting) -> None:
+    gone = visit(talkative_url)
     gone.send("Cuéntame despacio cómo dormir mejor")
     gone.first_words()
     gone.page.close()
-    next_one = visit(app_url)  # by the time that this page stands, the server has seen the other one go
+    next_one = visit(talkative_url)  # by the time that this page stands, the server has seen the other one go
     next_one.page.wait_for_timeout(1000)
     next_one.send("Hola")
     next_one.first_words()
@@ -338,8 +338,8 @@ def test_two_tabs_of_one_browser_are_two_conversations(brief_url: str, visit: Vi
     expect(two.rows).to_have_count(2)
 
 
-def test_who_waits_for_the_model_sees_their_place_in_the_line(app_url: str, visit: Visiting) -> None:
-    first, second = visit(app_url), visit(app_url)
+def test_who_waits_for_the_model_sees_their_place_in_the_line(talkative_url: str, visit: Visiting) -> None:
+    first, second = visit(talkative_url), visit(talkative_url)
     first.send("Cuéntame despacio cómo dormir mejor, con todo detalle")
     expect(first.find("#chat")).to_have_attribute("data-typing", "Escribiendo…")  # the server has it
     second.send("Hola")
