@@ -6,6 +6,7 @@ tokens, and roles are checked against a fixed set. Knows nothing of weights, dev
 
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, Protocol, cast
 
 from transformers import PreTrainedTokenizerBase
@@ -43,11 +44,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessage], 
     if reply and messages and messages[-1].role == "assistant":
         return encode(tokenizer, messages[:-1]) + spell(tokenizer, messages[-1].text)
     rows = [{"role": message.role, "content": message.text} for message in messages]
+    suspicious = not _beginnings(tokenizer).isdisjoint("".join(message.text for message in messages))
     with _one_at_a_time:
         ids = tokenizer.apply_chat_template(
-            rows, add_generation_prompt=reply, sanitize_control_tokens=True, tokenize=True, return_dict=False
+            rows, add_generation_prompt=reply, sanitize_control_tokens=suspicious, tokenize=True, return_dict=False
         )
     return cast(list[int], ids)
+
+
+@lru_cache(maxsize=4)
+def _beginnings(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """Returns the characters that a control token can begin with: text without any of them holds none.
+
+    Looking for the tokens themselves takes 25 ms with Gemma's 6,400, and this is done several times a turn.
+    """
+    return frozenset(token[0] for token in tokenizer.get_added_vocab() if not token.isspace())
 
 
 def spell(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

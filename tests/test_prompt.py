@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from history import Conversation, Message, from_json
-from model import ChatModel
+from model import ChatModel, prompt
 from model.prompt import encode, spell, terminators
 from tests import tiny
 
@@ -147,3 +147,16 @@ def test_prompts_made_at_the_same_time_do_not_mix() -> None:
     for thread in threads:
         thread.join()
     assert not wrong, f"{len(wrong)} of 1200 prompts, of the kinds {sorted(set(wrong))}"
+
+
+def test_text_that_holds_no_control_token_is_encoded_the_same_unlooked_at(
+    words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [SYSTEM, USER, Message("assistant", "Te leo: 1 > 2… ✓\n\n  ¿sí?"), Message("user", "k tal\t—\u00a0ñ {{x}}")]
+    quick = encode(words, said)
+    monkeypatch.setattr(prompt, "_beginnings", lambda _: frozenset("aeiou"))
+    assert encode(words, said) == quick
+    monkeypatch.undo()
+    beginnings = prompt._beginnings(words)
+    assert all(token.isspace() or token[0] in beginnings for token in words.get_added_vocab())
+    assert not any(character.isalnum() or character.isspace() for character in beginnings)
