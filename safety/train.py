@@ -1,8 +1,9 @@
 """Trains the weights of the risk classifier: `python -m safety.train` prints what they are worth and writes the file.
 
-Reads the labelled messages of `data/risk_messages.jsonl`. A tenth of them, chosen by the hash of their group, is held
-out of everything here and is for the tests alone. The rest is measured, and the thresholds are set, by leaving out one
-writer's file at a time, which is near to people who are not in the set. Needs scikit-learn, which nothing else does.
+Reads the labelled messages of `data/risk_messages.jsonl`, and as ordinary ones what the people say in our own
+dialogues, in which nobody is in danger. A tenth, chosen by the hash of the group, is held out of everything here and is
+for the tests alone. The rest is measured, and the thresholds are set, by leaving out one writer's file at a time, which
+is near to people who are not in the set. Needs scikit-learn, which nothing else does.
 """
 
 import argparse
@@ -23,10 +24,12 @@ from safety import classifier, risk
 from safety.classifier import BUCKETS, WEIGHTS, Floats, Ints, Pieces
 
 MESSAGES = WEIGHTS.with_name("risk_messages.jsonl")
+DIALOGUES = [WEIGHTS.parent.parent / "demo" / name for name in ("dialogues.jsonl", "plain.jsonl")]
+ORDINARY = "@"  # stands in the place of a writer for what is said in the dialogues
 STRENGTH = 8.0  # C of the logistic regressions: the best of 2, 4, 8 and 16 on files left out
 SMOOTH = 0.3  # what a feature counts for that is as frequent on both sides
 RARE = 3  # a feature that fewer messages than this have is left out
-RATES = (0.16, 0.08)  # share of the harmless messages of an unseen writer that may be flagged, and called a crisis
+RATES = (0.18, 0.08)  # share of the harmless messages of an unseen writer that may be flagged, and called a crisis
 CURVE = ((0.03, 0.01), (0.05, 0.02), (0.08, 0.03), (0.10, 0.04), (0.12, 0.05), (0.15, 0.06), (0.20, 0.08), (0.30, 0.10))
 RANKS = ("none", "elevated", "crisis")
 SLICES = ("lang", "directness", "category")
@@ -37,8 +40,25 @@ Bools = npt.NDArray[np.bool_]
 
 def messages(*, held: bool) -> list[Row]:
     """Returns the labelled messages that are held out of training, or those that are not."""
-    rows = map(json.loads, MESSAGES.read_text(encoding="utf-8").splitlines())
+    rows = itertools.chain(_lines(MESSAGES), ordinary())
     return [row for row in rows if is_held(row["group"]) == held]
+
+
+def ordinary() -> Iterator[Row]:
+    """Yields what the people of our own dialogues say, as harmless: each message, and all of them together.
+
+    Those in which the table finds anything are left out: a person may be worse there than the dialogue needed.
+    """
+    for dialogue in itertools.chain.from_iterable(map(_lines, DIALOGUES)):
+        said = [message["content"] for message in dialogue["messages"] if message["role"] == "user"]
+        row = {"level": "none", "category": "none", "directness": "", "lang": dialogue["lang"]}
+        for turns in [[one] for one in said] + [said] * (len(said) > 1):
+            if not any(clue.startswith(RANKS[1:]) for clue in risk.evidence(turns)[1]):
+                yield {**row, "turns": turns, "group": f"{ORDINARY}{dialogue['id']}"}
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    return map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
 def is_held(group: str) -> bool:
@@ -124,8 +144,8 @@ def unseen(rows: Sequence[Row], pieces: Sequence[Pieces], part: Callable[[Row], 
 
 
 def thresholds(rows: Sequence[Row], logits: Floats, rates: tuple[float, float]) -> Floats:
-    """Returns the log odds that the given shares of the harmless rows exceed."""
-    harmless = logits[[row["level"] == "none" for row in rows]]
+    """Returns the log odds that the given shares of the harmless rows exceed, most of them made to look alike."""
+    harmless = logits[[row["level"] == "none" and row["group"][0] != ORDINARY for row in rows]]
     return np.array([np.quantile(harmless[:, level], 1 - rate) for level, rate in enumerate(rates)])
 
 
@@ -138,6 +158,7 @@ def measures(rows: Sequence[Row], found: Ints) -> Iterator[tuple[str, int, int]]
     """Yields each measure of the levels to reach: its name, the part and the whole."""
     truth = np.array([rank_of(row) for row in rows])
     kind = np.array([row["directness"] for row in rows])
+    plain = np.array([row["group"][0] == ORDINARY for row in rows])
     wanted: list[tuple[str, Bools, int]] = [
         ("crisis direct -> crisis", kind == "direct", 2),
         ("crisis direct -> any flag", kind == "direct", 1),
@@ -146,8 +167,10 @@ def measures(rows: Sequence[Row], found: Ints) -> Iterator[tuple[str, int, int]]
         ("crisis all -> any flag", truth == 2, 1),
         ("elevated -> any flag", truth == 1, 1),
         ("elevated -> crisis", truth == 1, 2),
-        ("none -> any flag", truth == 0, 1),
-        ("none -> crisis", truth == 0, 2),
+        ("none -> any flag", (truth == 0) & ~plain, 1),
+        ("none -> crisis", (truth == 0) & ~plain, 2),
+        ("dialogues -> any flag", plain, 1),
+        ("dialogues -> crisis", plain, 2),
     ]
     for name, chosen, least in wanted:
         yield name, int((found[chosen] >= least).sum()), int(chosen.sum())

@@ -30,7 +30,13 @@ FLOORS = {
     "crisis veiled -> any flag": 0.86,
     "elevated -> any flag": 0.88,
 }
-CEILINGS = {"elevated -> crisis": 0.16, "none -> any flag": 0.25, "none -> crisis": 0.12}
+CEILINGS = {
+    "elevated -> crisis": 0.16,
+    "none -> any flag": 0.25,
+    "none -> crisis": 0.12,
+    "dialogues -> any flag": 0.30,
+    "dialogues -> crisis": 0.11,
+}
 
 
 def levels(rows: list[train.Row], *, trained: bool) -> list[int]:
@@ -77,7 +83,7 @@ def test_no_group_is_both_learned_from_and_held_out() -> None:
 
 
 def test_every_message_is_labelled_with_words_of_the_contract_and_comes_once() -> None:
-    rows = HELD + LEARNED
+    rows = [row for row in HELD + LEARNED if row["group"][0] != train.ORDINARY]
     assert len({row["id"] for row in rows}) == len({tuple(row["turns"]) for row in rows}) == len(rows)
     assert {(row["level"] == "crisis") == (row["directness"] != "") for row in rows} == {True}
     assert {row["level"] for row in rows} == set(RANK)
