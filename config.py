@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sentences import Language
 
-Quantization = Literal["none", "nf4", "int8"]
-WARMTH, SMALL_WARMTH = 0.7, 0.3
+Quantization = Literal["none", "packed", "nf4", "int8"]
+WARMTH, SMALL_WARMTH = 0.7, 0.5
 EMBEDDED = "embedded"
 EIGHT_B = "zementalist/llama-3-8B-chat-psychotherapist"
 
@@ -37,7 +37,9 @@ class Settings(BaseSettings):
     base_model_id: str = Field("", description="base under the adapter, when not the one that the adapter names")
     model_revision: str = Field("", description="commit of `MODEL_ID` on the Hub")
     base_model_revision: str = Field("", description="commit of the base on the Hub")
-    quantization: Quantization | Literal[""] = Field("", description="`nf4`, `int8` or `none`; empty: `nf4` on CUDA")
+    quantization: Quantization | Literal[""] = Field(
+        "", description="`nf4`, `int8`, `packed` (Gemma 3 on a CPU) or `none`; empty: `nf4` on CUDA, else `packed`"
+    )
     device: str = Field("", description="`cpu` or `cuda`; empty: CUDA where there is one")
     hf_token: str = Field("", description="token for gated or private repositories", repr=False)
     cache_dir: Path = Field(default_factory=user_cache, description="folder for the converted embedded model")
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
     embed_origins: str = Field("*", description="sites that may frame the page; `*`: any, `none`: no one")
 
     temperature: float | None = Field(
-        None, ge=0, le=2, description="sampling temperature, 0 is greedy; empty: 0.3 for the embedded model, else 0.7"
+        None, ge=0, le=2, description="sampling temperature, 0 is greedy; empty: 0.5 for the embedded model, else 0.7"
     )
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus of probability that is sampled from")
     repetition_penalty: float = Field(1.0, ge=1, le=2, description="1 is none")

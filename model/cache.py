@@ -8,32 +8,68 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from transformers import DynamicCache
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 CACHE_BYTES = 512 * 1024 * 1024
+ROOM = 256  # tokens that a cache has room for beyond what it holds, whenever it has to grow
 
 
-def full_length_cache() -> DynamicCache:
+class RoomyLayer(DynamicLayer):
+    """A layer's keys and values at the front of larger tensors: new ones are written behind them.
+
+    transformers' own layer copies all that it holds at each token, which makes a long conversation slow.
+    """
+
+    _rooms: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Adds keys and values, shape `(batch, heads, tokens, width)`, and returns all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if self._rooms is None or self._rooms[0].shape[-2] < end or self._rooms[0].shape[:-2] != key_states.shape[:-2]:
+            assert self.keys is not None and self.values is not None
+            self._rooms = _grown(self.keys, key_states, length), _grown(self.values, value_states, length)
+        keys, values = self._rooms
+        keys[..., length:end, :] = key_states
+        values[..., length:end, :] = value_states
+        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
+        return self.keys, self.values
+
+
+def _grown(held: Tensor, new: Tensor, length: int) -> Tensor:
+    """Returns a tensor that begins with `held`, and has room for `new` and more."""
+    room = new.new_empty(*new.shape[:-2], length + new.shape[-2] + ROOM, new.shape[-1])
+    if length:
+        room[..., :length, :] = held
+    return room
+
+
+def full_length_cache() -> Cache:
     """Returns an empty cache that keeps every position in every layer.
 
-    Built without the model's config on purpose: with it, layers with sliding-window attention would forget what lies
+    Without the model's config on purpose: with it, layers with sliding-window attention would forget what lies
     before their window, and could not be cropped. The attention mask still applies the window.
     """
-    return DynamicCache()
+    return Cache(layer_class_to_replicate=RoomyLayer)
 
 
-def bytes_of(cache: DynamicCache) -> int:
-    """Returns the memory that keys and values take."""
+def bytes_of(cache: Cache) -> int:
+    """Returns the memory that keys and values take, with the room that is kept for more."""
     tensors = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors if tensor is not None)
 
 
 @dataclass
 class Kept:
     """A cache and the token ids whose keys and values it holds."""
 
-    cache: DynamicCache = field(default_factory=full_length_cache)
+    cache: Cache = field(default_factory=full_length_cache)
     ids: list[int] = field(default_factory=list)
 
     def crop_to(self, prompt: Sequence[int]) -> int:

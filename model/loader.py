@@ -86,7 +86,7 @@ def _load(name: str, settings: Settings, progress: Progress) -> ChatModel:
     source = _embedded(settings, progress) if name == EMBEDDED else locate(name, settings, progress)
     progress("read", 0.92)
     device = device_of(settings)
-    wanted = settings.quantization or ("nf4" if device == "cuda" else "")
+    wanted = settings.quantization or ("nf4" if device == "cuda" else "packed")
     tokenizer = _tokenizer(source, name)
     placed = place(Plan(source.weights, source.shape, source.adapter, device, wanted))
     progress("read", 1.0)

@@ -16,12 +16,13 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Gemma3ForCausalLM
 
 from errors import ModelError
-from model import attention, zerogpu
+from model import attention, gemma, linears, zerogpu
 from model.repository import Shape, without_adapter
 
+log = logging.getLogger("remanso.model")
 # Names that PEFT gave to a model which was saved with its adapter on, and the names that transformers looks for.
 UNWRAPPED = {r"^base_model\.model\.": "", r"\.base_layer\.": ".", r"\.original_module\.": "."}
 PROBED = 16  # adapted matrices that are looked at to tell whether an adapter is merged
@@ -31,7 +32,8 @@ MERGED = 0.5  # share of the adapter found in the weights: 0 when it is not in t
 @dataclass(frozen=True)
 class Plan:
     """What is to be loaded: the weights' folder and its shape, the adapter's folder, the device, and the quantization:
-    `nf4`, `int8`, `none`, or "" to leave the weights as they are in their file."""
+    `nf4`, `int8`, `packed` (Gemma 3 on a CPU; others are left as they are), `none`, or "" to leave the weights as they
+    are in their file."""
 
     weights: Path
     shape: Shape
@@ -73,6 +75,8 @@ def place(plan: Plan) -> Placed:
     adapted = plan.adapter is not None
     if plan.adapter is not None:
         model = _adapted(model, plan, plan.adapter, where, merge=quantization == "none")
+    if plan.quantization == "packed" and quantization == "none":
+        quantization = _packed(model, plan.device)
     memory = held_bytes(model)
     return Placed(model.to(plan.device), adapted, quantization, memory)
 
@@ -115,10 +119,21 @@ def bitsandbytes(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 def _now(plan: Plan) -> str:
     """Returns the quantization that the weights will have. What is in 4 bit stays so, unless `none` is asked for."""
-    stored = plan.shape.stored
+    stored, wanted = plan.shape.stored, "" if plan.quantization == "packed" else plan.quantization
     if plan.shape.weights == "gguf":
         return "none"
-    return plan.quantization or "none" if stored == "none" or plan.quantization == "none" else stored
+    return wanted or "none" if stored == "none" or wanted == "none" else stored
+
+
+def _packed(model: Any, device: str) -> str:
+    """Packs dense weights where that is known and fast, and returns what they are then."""
+    if device != "cpu" or zerogpu.ON or not isinstance(model, Gemma3ForCausalLM):
+        return "none"
+    if not linears.is_supported():
+        log.warning("no AVX2 on this processor: the weights stay in bf16, and a reply takes two to three times as long")
+        return "none: no AVX2"
+    gemma.pack(model)
+    return "packed"
 
 
 def _base(plan: Plan, where: str, dtype: torch.dtype) -> Any:

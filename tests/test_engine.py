@@ -1,6 +1,5 @@
 """The engine: what it says, what it reads for it, and how it ends. Equalities are held in float32 and greedily."""
 
-import copy
 import itertools
 import threading
 from collections.abc import Generator, Sequence
@@ -9,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from config import Settings
 from errors import ModelError
 from history import Message
-from model import ChatModel, Delta, Sampling
+from model import ChatModel, Delta, Sampling, load
 from model.cache import CacheShelf, Kept, bytes_of
 from model.engine import PREFILL_CHUNK
 from model.prompt import encode
@@ -28,7 +28,7 @@ EMOJI = "👩‍🚀"
 @pytest.fixture(scope="module")
 def exact(embedded: ChatModel) -> ChatModel:
     """The real model in float32, where two ways to the same sum choose the same token."""
-    model = copy.deepcopy(embedded._model).float()
+    model = load(Settings(model_id="embedded", device="cpu", quantization="none"))._model.float()
     return ChatModel(model, embedded._tokenizer, embedded.describe(), embedded.context_length)
 
 
