@@ -1,9 +1,10 @@
-"""Measures the embedded model on this machine, against the usual way to stream from transformers.
+"""Measures the embedded model on this machine, against the usual way to stream from transformers, and llama.cpp.
 
-    python -m benchmarks            # prints a table and writes benchmarks/results.md; about three minutes
+    python -m benchmarks            # prints a table and writes benchmarks/results.md; about five minutes
     python -m benchmarks --cold     # converts the model anew too, as on a first start; a minute more
 
-The peer is `generate` in a thread with `TextIteratorStreamer`, on the same weights, in the same process. Runs are
+The peers are `generate` in a thread with `TextIteratorStreamer` on the same weights in bf16, in the same process, and
+llama.cpp on the GGUF file that they come from, without our adapter, where `llama-cpp-python` is installed. Runs are
 interleaved (A B A B), and every figure is a median with its range: read ratios, because machines differ.
 """
 
@@ -14,21 +15,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TextIteratorStreamer
 
 from config import EMBEDDED, Settings
 from history import Message
-from model import ChatModel, Delta, Sampling, load
+from model import ChatModel, Delta, Sampling, embedded, load
 from model.prompt import encode
 from sentences import say
 
 RESULTS = Path(__file__).parent / "results.md"
 ROUNDS = 5
 NEW_TOKENS = 48
+TURNS = (1, 10, 20)
 QUESTION = "Hoy he discutido con mi hermana por una tontería y llevo toda la tarde dándole vueltas. "
 
 
@@ -104,43 +108,84 @@ def template(model: ChatModel) -> Callable[[list[Message]], Run]:
     return run
 
 
+def llama_cpp(model: ChatModel, file: Path, *, warm: bool) -> Callable[[list[Message]], Run]:
+    """The peer in C++; it keeps the beginning that two prompts have in common by itself."""
+    threads = torch.get_num_threads()
+    peer: Any = import_module("llama_cpp").Llama(
+        str(file), n_ctx=4096, n_threads=threads, n_threads_batch=threads, verbose=False
+    )
+
+    def run(messages: list[Message]) -> Run:
+        peer.reset()
+        if warm:
+            next(peer.generate(encode(model._tokenizer, messages[:-2]), temp=0))
+        ids = encode(model._tokenizer, messages)
+        begin = time.perf_counter()
+        tokens = peer.generate(ids, temp=0, reset=True)  # `reset` only where the prompt differs from what is held
+        peer.detokenize([next(tokens)])
+        first = time.perf_counter() - begin
+        for _, token in zip(range(NEW_TOKENS - 1), tokens, strict=False):
+            peer.detokenize([token])
+        return Run(first, (NEW_TOKENS - 1) / (time.perf_counter() - begin - first))
+
+    return run
+
+
 def spread(values: list[float], digits: int) -> str:
     middle, low, high = statistics.median(values), min(values), max(values)
     return f"{middle:.{digits}f} [{low:.{digits}f}–{high:.{digits}f}]"
 
 
-def table(model: ChatModel) -> list[str]:
-    rows = [
-        Row("transformers `generate` + streamer", template(model)),
-        Row("ours, nothing kept", ours(model, warm=False)),
-        Row("ours, conversation kept", ours(model, warm=True)),
+def rows_of(model: ChatModel, dense: ChatModel, file: Path) -> tuple[list[Row], list[Row]]:
+    """Returns the ways to answer a first message, and those to answer a later one."""
+    first = [
+        Row("transformers `generate` + streamer, bf16", template(dense)),
+        Row(f"ours, {dense.describe().quantization}: bf16", ours(dense, warm=False)),
+        Row(f"ours, {model.describe().quantization}", ours(model, warm=False)),
     ]
+    later = [first[0], first[2], Row("ours, packed, conversation kept", ours(model, warm=True))]
+    if find_spec("llama_cpp"):
+        embedded._assemble(file, embedded.unheard)
+        first.append(Row("llama.cpp, no adapter", llama_cpp(model, file, warm=False)))
+        later.append(Row("llama.cpp, no adapter, conversation kept", llama_cpp(model, file, warm=True)))
+    else:
+        print("no llama.cpp: pip install llama-cpp-python")
+    return first, later
+
+
+def table(first: list[Row], later: list[Row], model: ChatModel) -> list[str]:
     lines = [
-        "| conversation | engine | first word, s | tokens/s | first word, ratio | tokens/s, ratio |",
-        "|---|---|---|---|---|---|",
+        f"| conversation | engine | first word, s | tokens/s | {NEW_TOKENS} tokens, s | first word, ratio "
+        "| tokens/s, ratio |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for turns in (1, 10):
+    for turns in TURNS:
         messages = conversation(turns)
-        used = rows if turns > 1 else rows[:2]
+        used = later if turns > 1 else first
         runs: dict[str, list[Run]] = {row.name: [] for row in used}
         for _ in range(ROUNDS):
             for row in used:
                 runs[row.name].append(row.run(messages))
-        peer = runs[rows[0].name]
-        for row in used:
-            mine = runs[row.name]
-            first = statistics.median(run.first for run in mine) / statistics.median(run.first for run in peer)
-            rate = statistics.median(run.rate for run in mine) / statistics.median(run.rate for run in peer)
-            cells = [
-                f"{turns} turns, {model.count(messages)} tokens",
-                row.name,
-                spread([run.first for run in mine], 3),
-                spread([run.rate for run in mine], 1),
-                f"{first:.2f}",
-                f"{rate:.2f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+        peer = runs[used[0].name]
+        lines += [
+            line(f"{turns} turns, {model.count(messages)} tokens", row.name, runs[row.name], peer) for row in used
+        ]
     return lines
+
+
+def line(what: str, name: str, mine: list[Run], peer: list[Run]) -> str:
+    """Returns one row of the table."""
+    first, rate = (statistics.median(getattr(run, part) for run in mine) for part in Run._fields)
+    cells = [
+        what,
+        name,
+        spread([run.first for run in mine], 3),
+        spread([run.rate for run in mine], 1),
+        f"{statistics.median(run.first + (NEW_TOKENS - 1) / run.rate for run in mine):.2f}",
+        f"{first / statistics.median(run.first for run in peer):.2f}",
+        f"{rate / statistics.median(run.rate for run in peer):.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def start(cache: Path) -> tuple[ChatModel, float]:
@@ -156,7 +201,8 @@ def main() -> None:
     lines = [
         "# Results",
         "",
-        f"`python -m benchmarks`, {os.cpu_count()} cores, load at the start {os.getloadavg()[0]:.1f}.",
+        f"`python -m benchmarks`, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"load at the start {os.getloadavg()[0]:.1f}.",
         "",
     ]
     if parser.parse_args().cold:
@@ -167,7 +213,10 @@ def main() -> None:
         f"Later starts, from the cache to the first word: {seconds:.1f} s (in a process that has torch loaded).",
         "",
     ]
-    text = "\n".join([*lines, *table(model), "", f"Load at the end {os.getloadavg()[0]:.1f}."]) + "\n"
+    dense = load(Settings(model_id=EMBEDDED, quantization="none"))
+    with tempfile.TemporaryDirectory() as folder:
+        lines += table(*rows_of(model, dense, Path(folder) / embedded.GGUF_NAME), model)
+    text = "\n".join([*lines, "", f"Load at the end {os.getloadavg()[0]:.1f}."]) + "\n"
     RESULTS.write_text(text, encoding="utf-8")
     print(text)
 
