@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sentences import Language
 
 Quantization = Literal["none", "packed", "nf4", "int8"]
-WARMTH, SMALL_WARMTH = 0.7, 0.5
+WARMTH, SMALL_WARMTH = 0.7, 0.3
 EMBEDDED = "embedded"
 EIGHT_B = "zementalist/llama-3-8B-chat-psychotherapist"
 
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     embed_origins: str = Field("*", description="sites that may frame the page; `*`: any, `none`: no one")
 
     temperature: float | None = Field(
-        None, ge=0, le=2, description="sampling temperature, 0 is greedy; empty: 0.5 for the embedded model, else 0.7"
+        None, ge=0, le=2, description="sampling temperature, 0 is greedy; empty: 0.3 for the embedded model, else 0.7"
     )
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus of probability that is sampled from")
     repetition_penalty: float = Field(1.0, ge=1, le=2, description="1 is none")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.data import Finding, check, repair
-from demo.data.__main__ import OURS
+from demo.data.__main__ import OURS, PLAIN
 from demo.data.check import schema
 from demo.data.repair import mended
 from demo.data.text import grams, is_in, language, likeness, near
@@ -58,7 +58,7 @@ def test_a_good_dialogue_has_no_findings() -> None:
 
 
 def test_our_own_dialogues_have_no_errors() -> None:
-    lines = OURS.read_text(encoding="utf-8").split("\n")
+    lines = [line for file in (OURS, PLAIN) for line in file.read_text(encoding="utf-8").split("\n")]
     assert [finding for finding in check(lines) if finding.level == "error"] == []
 
 
