@@ -82,7 +82,7 @@ class Drawer:
         page = self._page
         wish = gr.Textbox(visible=False)
         self._answer = gr.Textbox(visible=False)
-        changed = [page.bot, page.turn, page.go_on, page.interface.chatbot_state, page.interface.chatbot_value]
+        changed = [page.bot, page.turn, page.go_on, page.interface.chatbot_state]
         asking: dict[str, Any] = {
             "fn": self.act,
             "inputs": [page.session, wish, page.bot],
@@ -138,7 +138,7 @@ class Drawer:
         if session.conversation is not before:
             return json.dumps(told), *self._painted(session, ratings)
         thumbs = gr.update(feedback_options=self._thumbs(answer)) if told["did"] in CONSENTING else gr.skip()
-        return json.dumps(told), thumbs, *[gr.skip()] * 4
+        return json.dumps(told), thumbs, *[gr.skip()] * 3
 
     def _arrive(self, session: Session, owner: str, action: Action) -> Action:
         self._keeping.arrive(session, owner, str(action.get("conversation") or ""), pairs(action["shown"]))
@@ -228,7 +228,7 @@ class Drawer:
             feedback_options=self._thumbs({"kept": consents}),
             feedback_value=[THUMBS[not one.up] if one else None for one in said],
         )
-        return bot, turn_of(session), gr.Button(visible=unfinished(session)), bubbles, bubbles
+        return bot, turn_of(session), gr.Button(visible=unfinished(session)), bubbles
 
     def _thumbs(self, answer: Action) -> list[str]:
         return THUMBS if answer.get("kept") else []

@@ -47,14 +47,13 @@ class Help:
     def events(self, quiet: dict[str, Any]) -> None:
         """Wires the panel, once the conversation that it may change is there."""
         page = self._page
-        state = [page.interface.chatbot_state, page.interface.chatbot_value]
         # Not under its own name, which is that of an endpoint.
         panel = [self.panel, self.text, self.country]
         page.help_now.click(self.open, [page.session], panel, api_name="help", **quiet)
         self._close.click(lambda: gr.Column(visible=False), None, [self.panel], **quiet)
         moving: dict[str, Any] = {
             "fn": self.move,
-            "outputs": [self.text, self.country, page.bot, page.turn, *state],
+            "outputs": [self.text, self.country, page.bot, page.turn, page.interface.chatbot_state],
             **quiet,
         }
         self.country.input(inputs=[page.session, self.country, page.bot], **moving)
@@ -79,11 +78,11 @@ class Help:
         """
         session.country = country if country in safety.countries() else ""
         if session.busy:
-            return *self.words(session), *[gr.skip()] * 4
+            return *self.words(session), *[gr.skip()] * 3
         session.conversation.keep(pairs(shown))
         session.conversation.messages = [
             replace(message, aside=notices.moved(message.aside, session.country or None))
             for message in session.conversation.messages
         ]
         bubbles = rendered(session.conversation.messages)
-        return *self.words(session), bubbles, turn_of(session), bubbles, bubbles
+        return *self.words(session), bubbles, turn_of(session), bubbles

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any, cast
 
 import gradio as gr
-from gradio.events import Dependency
 
 import safety
 from api import add_endpoints
@@ -28,10 +27,10 @@ from papers import LINKED
 from sentences import LANGUAGES, Language, catalogue, preferred, say
 from session import Session
 from visits import Visits
+from wiring import QUIET, Wiring
 
 SETTLE_SECONDS = 3.0
 BEGAN = "() => ['', ...(window.remanso?.{0}() ?? ['', '', ''])]"  # the first input is the session, which stays here
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
 
 
 class Page:
@@ -56,8 +55,8 @@ class Page:
                 self.drawer.panel()
             self._conversation()
             self._events()
+            self.wiring.recover(self._idle_box, self._copied)
             add_endpoints(self)
-        self._recover()
 
     # --- layout
 
@@ -145,11 +144,13 @@ class Page:
             **QUIET,
         )
         self.help.events(QUIET)
-        state = [self.interface.chatbot_state, self.interface.chatbot_value]
+        self.wiring = Wiring(self.blocks, self.interface)
+        self.wiring.copy_with(self._copied)
+        state = self.interface.chatbot_state
         arrived = self.blocks.load(
             self._arrive,
             [self.session, began, region, before],
-            [self.bot, self.turn, self.go_on, *state],
+            [self.bot, self.turn, self.go_on, state],
             js=BEGAN.format("arrived"),
             **QUIET,
         )
@@ -162,56 +163,22 @@ class Page:
             show_progress="hidden",
             api_visibility="undocumented",
         )
-        continuing.then(lambda shown: (shown, shown), [self.bot], state, **QUIET).then(
-            self._idle_box, None, [self.box], **QUIET
-        )
-        replies = [continuing, *self._replies()]
+        continuing.then(self._copied, [self.bot], [state], **QUIET).then(self._idle_box, None, [self.box], **QUIET)
+        replies = [continuing, *self.wiring.replies()]
         self.box.stop(None, None, None, cancels=replies, api_visibility="undocumented")
         stopped = self.box.stop(self._settle, [self.session], [self.turn, self.go_on], **QUIET)
-        emptied = [self.bot, self.turn, self.go_on, *state]
+        emptied = [self.bot, self.turn, self.go_on, state]
         new = self.new.click(self._new, [self.session], emptied, cancels=replies, **QUIET)
-        new.then(self._idle_box, None, [self.box], **QUIET)
+        new.then(self._still_empty, [self.session], [self.bot, self.box], **QUIET)
         cleared = self.bot.clear(self._new, [self.session], emptied, **QUIET)
         resync = gr.Button(visible="hidden", elem_id="resync")
-        resync.click(lambda shown: (shown, shown), [self.bot], state, **QUIET)
+        resync.click(self._copied, [self.bot], [state], **QUIET)
         if self.drawer:
             self.drawer.events(arrived, QUIET)
             undone = [
-                event.then(self.drawer.undone, [self.session, self.bot], None, **QUIET) for event in self._undos()
+                event.then(self.drawer.undone, [self.session, self.bot], None, **QUIET) for event in self.wiring.undos()
             ]
             self.drawer.follow([*replies, stopped, new, cleared, *undone], QUIET)
-
-    def _replies(self) -> list[Dependency]:
-        """Returns the interface's own events that stream a reply."""
-        return self._own("_submit_fn")
-
-    def _undos(self) -> list[Dependency]:
-        """Returns the interface's own event that takes the last turn back; the others of its name begin a retry."""
-        return self._own("_pop_last_user_message", self.bot)
-
-    def _own(self, name: str, output: Any = None) -> list[Dependency]:
-        return [
-            Dependency(None, fn.get_config(), fn._id, fn.fn)
-            for fn in self.blocks.fns.values()
-            if getattr(fn.fn, "__name__", "") == name and (output is None or output in fn.outputs)
-        ]
-
-    def _recover(self) -> None:
-        """Gives the box back after an event that failed.
-
-        In Gradio 6 `.then` does not run after a failure, and the interface re-enables its box with `.then`: without
-        this, one failed event (a full queue, a lost connection) would close the page for good.
-        """
-        with self.blocks:
-            for reply in self._replies():
-                reply.then(self._idle_box, None, [self.box], **QUIET)
-                reply.failure(self._idle_box, None, [self.box], **QUIET)
-                reply.failure(
-                    lambda shown: (shown, shown),
-                    [self.bot],
-                    [self.interface.chatbot_state, self.interface.chatbot_value],
-                    **QUIET,
-                )
 
     # --- what the events do
 
@@ -231,7 +198,7 @@ class Page:
         if known is not None and known is not session and not session.conversation.messages:
             session.take_over(known)
         shown = rendered(session.conversation.messages)
-        return shown, turn_of(session), gr.Button(visible=unfinished(session)), shown, shown
+        return shown, turn_of(session), gr.Button(visible=unfinished(session)), shown
 
     def language(self, request: gr.Request) -> Language:
         """Returns the language that a request asks for, or the default."""
@@ -256,7 +223,7 @@ class Page:
         self, words: str, shown: list[Any], session: Session
     ) -> AsyncGenerator[tuple[str, str, Any], None]:
         """Streams the reply into the page. Never raises: an exception would leave Gradio's page unusable."""
-        session.conversation.keep(pairs(shown))
+        session.touch(pairs(shown))
         before = len(session.conversation.messages)
         try:
             async with aclosing(self.keeping.along(session, self.chat.reply(session, words))) as updates:
@@ -268,7 +235,7 @@ class Page:
             yield session.conversation.messages[-1].shown, turn_of(session), gr.Button(visible=False)
 
     async def _go_on(self, session: Session, shown: list[Any]) -> AsyncGenerator[tuple[list[Any], str, Any], None]:
-        session.conversation.keep(pairs(shown))
+        session.touch(pairs(shown))
         before = rendered(session.conversation.messages[:-1])
         try:
             async with aclosing(self.keeping.along(session, self.chat.go_on(session))) as updates:
@@ -287,7 +254,16 @@ class Page:
 
     def _new(self, session: Session) -> tuple[Any, ...]:
         self.chat.new(session)
-        return [], turn_of(session), gr.Button(visible=False), [], []
+        return [], turn_of(session), gr.Button(visible=False), []
+
+    def _still_empty(self, session: Session) -> tuple[Any, Any]:
+        """Clears the bubbles again: words of a reply that was under way may have arrived after the first time."""
+        return [] if session.is_new else gr.skip(), self._idle_box()
+
+    def _copied(self, shown: list[Any], request: gr.Request) -> list[Any]:
+        """Returns what the next message posts of the bubbles; those that await their clearing are none."""
+        session = self.session_of(request.session_hash or "")
+        return [] if session and session.is_new else shown
 
     def _streaming_box(self) -> tuple[Any, Any]:
         return gr.Textbox(interactive=False, submit_btn=False, stop_btn=True), gr.Button(visible=False)

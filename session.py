@@ -52,6 +52,7 @@ class Session:
     noticed: float = field(default_factory=time.monotonic)  # when it was last said that this is an AI
     told_minor: bool = False  # that the chat is meant for adults, after something that a minor would say
     busy: bool = False
+    untouched: bool = False  # since a new conversation, the page has not asked for a reply
     sent: deque[float] = field(default_factory=deque)
     key: str = field(default_factory=lambda: secrets.token_hex(16))  # of the KV cache of this conversation
 
@@ -79,6 +80,17 @@ class Session:
     def begin(self) -> None:
         """Starts a new conversation; what was seen of danger stays."""
         self.conversation = Conversation()
+        self.untouched = True
         self.carried = self.level
         self.key = secrets.token_hex(16)
         self.shelf.begin()
+
+    def touch(self, shown: list[tuple[str, str]]) -> None:
+        """Takes from the page which messages are still there, as role and text of each, before a reply to them."""
+        self.untouched = False
+        self.conversation.keep(shown)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the bubbles of the conversation before may still be on the page, and no others."""
+        return self.untouched and not self.conversation.messages

@@ -120,7 +120,6 @@ def test_a_new_conversation_is_empty_and_works(brief_url: str, visit: Visiting, 
     me.ask("Hola otra vez", rows=2)
 
 
-@pytest.mark.xfail(strict=False, reason="with a fast model a late update can bring the old bubbles back; to be mended")
 def test_a_new_conversation_in_the_middle_of_a_reply_stays_empty(talkative_url: str, visit: Visiting) -> None:
     me = visit(talkative_url)
     me.send("Cuéntame despacio cómo dormir mejor")
