@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 import safety
-from chat import Update
 from history import Message
 from session import Session
+from speaker import Update
 
 # What opens a tag or an image in what someone wrote is text: it must neither vanish nor draw over the page.
 OPENINGS = (("<", "&lt;"), ("![", "!\\["))

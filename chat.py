@@ -11,14 +11,12 @@ still leaves what was said so far in it.
 
 import asyncio
 import logging
-import threading
 import time
 import traceback
 import unicodedata
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import notices
@@ -26,41 +24,22 @@ import safety
 from config import Settings
 from counters import Counters
 from errors import RemansoError
-from history import Finish, Message, fit
-from line import Line
-from model import ChatModel, Sampling, zerogpu
+from history import Finish, Message
+from model import ChatModel
 from model.host import Host
-from pieces import guarded, in_thread
-from sentences import Language, say
+from sentences import say
 from session import Session
+from speaker import TELL_SECONDS, Speaker, Update
+from starters import Starters, is_starter
 
 log = logging.getLogger("remanso.chat")
 
-COALESCE_SECONDS = 0.15  # at most 7 updates a second: each costs the page in proportion to the conversation
-TELL_SECONDS = 0.5  # how often a waiting person is told where they are
 MINUTE = 60.0
-ZEROGPU_TURNS = 8  # its own scheduler queues people for a GPU; waiting there needs a place of ours
 STEADY_REPLIES = 3  # `reply.crisis.1` and so on, by turns
 PATIENCE_SECONDS = 20.0  # for what the model adds in a crisis, the waiting line included
-STEADY_TOKENS = 120  # room for two sentences
 ENDS = (".", "!", "?", "…")
 BIDI_OVERRIDES = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 LEVELS: tuple[safety.Level, ...] = ("none", "elevated", "crisis")
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a person sees at a moment: the whole reply so far, or how long the wait is.
-
-    Attributes:
-        place: place in the waiting line, 0 when served.
-        loading: share of the model that is loaded, when it is still on its way.
-    """
-
-    text: str = ""
-    place: int = 0
-    loading: float | None = None
-    finish: Finish | None = None
 
 
 def clean(words: str) -> str:
@@ -75,9 +54,9 @@ class Chat:
     def __init__(self, settings: Settings, host: Host) -> None:
         self.settings = settings
         self.host = host
-        self._line = Line(settings.parallel_turns or (ZEROGPU_TURNS if zerogpu.ON else 1), settings.queue_size)
-        self._retried = False
         self.counters = Counters(settings.counters_file)
+        self.speaker = Speaker(settings, host, self.counters)
+        self.starters = Starters()
 
     def check(self, session: Session, words: str) -> str:
         """The one validator, of page and API: returns the words without what is no text.
@@ -154,7 +133,7 @@ class Chat:
         has_eased = level == "elevated" and session.level == "crisis"
         session.level = level
         session.spoken = found.language or session.spoken
-        seen, language = replace(found, level=level), self._language(session)
+        seen, language = replace(found, level=level), self.speaker.language(session)
         card, whole = notices.help_due(session, seen, language, has_eased=has_eased)
         session.helped = LEVELS[max(LEVELS.index(level), LEVELS.index(session.helped))]
         if card:
@@ -176,7 +155,7 @@ class Chat:
         A model that fails, is slow or says what it may not leaves the reviewed words, and no error.
         """
         number = len(session.conversation.said("user")) % STEADY_REPLIES + 1
-        text = fixed = say(self._language(session), f"reply.crisis.{number}")
+        text = fixed = say(self.speaker.language(session), f"reply.crisis.{number}")
         session.busy = True
         try:
             yield Update(_join(aside, text))
@@ -197,8 +176,8 @@ class Chat:
         if not model or model.describe().demonstration:
             return
         until = time.monotonic() + PATIENCE_SECONDS
-        await asyncio.to_thread(self._fit, session, model)
-        async with aclosing(self._stream(session, model, "", crisis=True)) as updates:
+        await asyncio.to_thread(self.speaker.fit, session, model)
+        async with aclosing(self.speaker.stream(session, model, "", crisis=True)) as updates:
             while (left := until - time.monotonic()) > 0:
                 try:
                     update = await asyncio.wait_for(anext(updates), left)
@@ -207,19 +186,16 @@ class Chat:
                 if update.text.rstrip().endswith(ENDS):  # a part of a sentence may be the last that comes
                     yield update.text
 
-    def _language(self, session: Session) -> Language:
-        return session.spoken or session.language or self.settings.default_language
-
     async def _turn(self, session: Session, aside: str, text: str = "") -> AsyncGenerator[Update, None]:
         """Streams one reply after `text`, and records it however it ends."""
         session.busy = True
         finish: Finish = "cancelled"
         try:
-            while (model := self._model()) is None:
+            while (model := self.speaker.model()) is None:
                 yield Update(_join(aside, text), loading=self.host.loading.share)
                 await asyncio.sleep(TELL_SECONDS)
-            aside = _join(aside, await asyncio.to_thread(self._fit, session, model))
-            async with aclosing(self._stream(session, model, text)) as updates:
+            aside = _join(aside, await asyncio.to_thread(self.speaker.fit, session, model))
+            async with aclosing(self._words(session, model, text)) as updates:
                 async for update in updates:
                     text, finish = update.text, update.finish or finish
                     yield replace(update, text=_join(aside, text))
@@ -231,63 +207,25 @@ class Chat:
             session.conversation.messages.append(Message("assistant", text, finish=finish, aside=aside))
             session.busy = False
 
+    async def _words(self, session: Session, model: ChatModel, text: str) -> AsyncGenerator[Update, None]:
+        """Yields the model's reply after `text`; to a prompt of ours at the beginning, the one that it gave before."""
+        first = [message.text for message in session.conversation.messages]
+        calm = session.level == session.carried == "none"
+        fresh = calm and not text and not session.answered and len(first) == 1 and is_starter(first[0])
+        session.answered = True
+        key = self.speaker.key(session, model) if fresh else ""
+        if key and (known := self.starters.get(key)):
+            yield Update(known, finish="stop")
+            return
+        async with aclosing(self.speaker.stream(session, model, text)) as updates:
+            async for update in updates:
+                if key and update.finish == "stop":
+                    self.starters.put(key, update.text)
+                yield update
+
     def explain(self, session: Session, problem: RemansoError) -> str:
         """Returns the sentence that tells a person what went wrong, in their language."""
         return say(session.language or self.settings.default_language, f"error.{problem.code}", **problem.values)
-
-    def _model(self) -> ChatModel | None:
-        """Returns the model once it is loaded; what failed before is tried again by the next message."""
-        if self.host.error and not self._retried:
-            self._retried = True
-            raise self.host.error
-        self._retried = False
-        self.host.start()
-        return self.host.model
-
-    def _fit(self, session: Session, model: ChatModel) -> str:
-        budget = model.context_length - self.settings.max_new_tokens
-        if fit(session.conversation, self._system(session), budget, model.count):
-            return say(self._language(session), "notice.window")
-        return ""
-
-    def _system(self, session: Session, *, crisis: bool = False) -> Message:
-        prompt = self.settings.system_prompt or say(self._language(session), "model.system")
-        return Message(
-            "system", f"{prompt} {say(self._language(session), 'reply.crisis.system')}" if crisis else prompt
-        )
-
-    async def _stream(
-        self, session: Session, model: ChatModel, text: str, *, crisis: bool = False
-    ) -> AsyncGenerator[Update, None]:
-        """Waits in line, then yields the reply so far, coalesced; the first words at once."""
-        ticket = self._line.join()
-        stop = threading.Event()
-        release = ticket.leave
-        try:
-            while not await ticket.wait(TELL_SECONDS):
-                yield Update(text, place=ticket.place)
-            system = self._system(session, crisis=crisis)
-            messages = [system, *session.conversation.context()]
-            if text:
-                messages.append(Message("assistant", text))
-            deltas = model.stream(messages, self._sampling(model, crisis=crisis), stop, conversation=session.key)
-            secret = system.text if crisis else self.settings.system_prompt
-            guard = partial(safety.guard, language=self._language(session), crisis=crisis, prompt=secret, before=text)
-            checked = guarded(deltas, guard, self.counters)
-            pieces, release = in_thread(checked, ticket.leave), _nothing
-            async for piece in pieces:
-                text += piece.text
-                yield Update(text, finish=piece.finish)
-                if not piece.finish:  # what comes meanwhile comes joined, and nothing that has passed is held back
-                    await asyncio.sleep(COALESCE_SECONDS)
-        finally:
-            stop.set()
-            release()
-
-    def _sampling(self, model: ChatModel, *, crisis: bool) -> Sampling:
-        own = self.settings
-        length = min(own.max_new_tokens, STEADY_TOKENS) if crisis else own.max_new_tokens
-        return Sampling(own.warmth(small=model.describe().demonstration), own.top_p, own.repetition_penalty, length)
 
 
 def _known(problem: Exception) -> RemansoError:
@@ -304,7 +242,3 @@ def _known(problem: Exception) -> RemansoError:
 
 def _join(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
-
-
-def _nothing() -> None:
-    return None

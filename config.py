@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     messages_per_minute: int = Field(20, ge=1, description="messages that one session may send in a minute")
     queue_size: int = Field(32, ge=1, description="people who may wait for the model at once")
     session_grace_seconds: float = Field(600, ge=0, description="how long a closed page's chat stays in memory")
-    parallel_turns: int = Field(0, ge=0, description="replies computed at the same time; 0: 1, or 8 on ZeroGPU")
+    parallel_turns: int = Field(
+        0, ge=0, description="replies at the same time, computed together above 1; 0: 1, or 8 on ZeroGPU"
+    )
     counters_file: Path | None = Field(None, description="JSON file for the anonymous counts; empty: memory only")
 
     history_url: str = Field("", description="where conversations are kept with consent; empty: nowhere", repr=False)

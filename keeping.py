@@ -12,11 +12,12 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Literal
 
-from chat import Chat, Update
+from chat import Chat
 from errors import RemansoError
 from history import Archive, Conversation, Rating, Receipt, Summary
 from sentences import Language
 from session import Session, Shelf
+from speaker import Update
 
 Form = Literal["md", "json"]
 RECORDERS = 8  # threads; each may wait a moment for a consent that is not known yet

@@ -26,6 +26,7 @@ from model.loader import model_id
 from papers import LINKED
 from sentences import LANGUAGES, Language, catalogue, preferred, say
 from session import Session
+from starters import offered
 from visits import Visits
 from wiring import QUIET, Wiring
 
@@ -126,6 +127,7 @@ class Page:
             api_visibility="private",  # `/chat` is ours, with types and its errors: see api.py
         )
         self.go_on.render()
+        gr.HTML(offered(self.settings.default_language), elem_id="starters", apply_default_css=False)
         # In a tab of their own, so that the conversation stays; the script gives them the address and its language.
         language = self.settings.default_language
         links = [said(language, "a", f"page.{name}", f'data-page="{name}" target="_blank"') for name in LINKED]

@@ -52,6 +52,7 @@ class Session:
     noticed: float = field(default_factory=time.monotonic)  # when it was last said that this is an AI
     told_minor: bool = False  # that the chat is meant for adults, after something that a minor would say
     busy: bool = False
+    answered: bool = False  # whether the model was asked in this conversation: what is asked again gets a new reply
     untouched: bool = False  # since a new conversation, the page has not asked for a reply
     sent: deque[float] = field(default_factory=deque)
     key: str = field(default_factory=lambda: secrets.token_hex(16))  # of the KV cache of this conversation
@@ -80,7 +81,7 @@ class Session:
     def begin(self) -> None:
         """Starts a new conversation; what was seen of danger stays."""
         self.conversation = Conversation()
-        self.untouched = True
+        self.untouched, self.answered = True, False
         self.carried = self.level
         self.key = secrets.token_hex(16)
         self.shelf.begin()

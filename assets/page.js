@@ -119,6 +119,7 @@
     put(find("#chat [role=log]"), "aria-label", say("page.conversation"));
     for (const [name, value] of [["role", "region"], ["tabindex", "-1"], ["aria-label", say("page.help")]]) put(find("#help"), name, value);
     panel();
+    document.querySelectorAll("[data-name]").forEach((element) => put(element, "aria-label", say(element.dataset.name)));
     put(find("#tools")?.parentElement, "data-remanso", ""); // for the styles, which Gradio confines to its own container
     put(find("#message .stop-button"), "aria-label", say("page.stop"));
     const box = find("#message textarea"), send = find("#message .submit-button");
@@ -164,6 +165,14 @@
       event.stopImmediatePropagation();
     }
   }, true);
+  // A prompt to begin with is sent as if it had been typed.
+  document.addEventListener("click", (event) => {
+    const prompt = event.target.closest?.("#starters button"), box = find("#message textarea");
+    if (!prompt || !box || box.disabled) return;
+    box.value = prompt.textContent;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+    requestAnimationFrame(() => find("#message .submit-button:not(:disabled)")?.click());
+  });
   let due = false;
   new MutationObserver(() => {
     if (!due) requestAnimationFrame(() => { due = false; look(); });

@@ -6,7 +6,7 @@ holds. Bounded in bytes; the longest unused goes first. Knows nothing of text or
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,3 +134,52 @@ class CacheShelf:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+class Beginnings:
+    """Caches of what many conversations begin with: the system prompts, and nothing that a person has said.
+
+    One is learned from the first conversation that reads it, and lent to all that come after.
+    """
+
+    def __init__(self, limit: int = 8) -> None:
+        """Holds at most `limit` of them, the longest unused goes first."""
+        self._limit = limit
+        self._held: OrderedDict[str, Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def expect(self, name: str, ids: Callable[[], list[int]]) -> None:
+        """Says under a name what is to be learned; `ids` is asked for the first time alone."""
+        with self._lock:
+            if name in self._held:
+                return
+            self._held[name] = Kept(ids=ids())
+            if len(self._held) > self._limit:
+                self._held.popitem(last=False)
+
+    def learn(self, kept: Kept) -> None:
+        """Copies what is still to be learned out of a cache that has it."""
+        with self._lock:
+            for held in self._held.values():
+                if not held.cache.layers and held.ids == kept.ids[: len(held.ids)]:
+                    held.cache = beginning_of(kept.cache, len(held.ids))
+
+    def lend(self, kept: Kept, prompt: Sequence[int]) -> None:
+        """Copies the beginning of a prompt into an empty cache, if it is known."""
+        if kept.ids:
+            return
+        with self._lock:
+            for name, held in self._held.items():
+                if held.cache.layers and held.ids == list(prompt[: len(held.ids)]):
+                    kept.cache, kept.ids = beginning_of(held.cache, len(held.ids)), list(held.ids)
+                    self._held.move_to_end(name)
+                    return
+
+
+def beginning_of(cache: Cache, length: int) -> Cache:
+    """Returns a copy of the first `length` positions."""
+    copy = full_length_cache()
+    layers: list[Any] = list(cache.layers)
+    for number, layer in enumerate(layers):
+        copy.update(layer.keys[:, :, :length], layer.values[:, :, :length], number)
+    return copy

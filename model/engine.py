@@ -4,7 +4,7 @@ Knows nothing of Gradio, of storage, or of what is safe to say. One turn at a ti
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,14 +13,15 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from errors import ModelError
-from model.cache import CacheShelf, Kept
+from model.cache import Beginnings, CacheShelf, Kept
 from model.faults import is_out_of_memory
-from model.prompt import ChatMessage, encode, terminators
+from model.prompt import ChatMessage, beginning, encode, terminators
 from model.sampling import Sampling, choose
 
 PREFILL_CHUNK = 128  # tokens read between two looks at the stop signal: about 0.1 s on two cores
 
 Finish = Literal["stop", "length", "cancelled"]
+Pick = Callable[[torch.Tensor], int]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ChatModel:
         self._device = model.device  # asked once: transformers looks for it in every module, 0.3 ms a token
         self._ends = terminators(tokenizer, model.generation_config.eos_token_id)
         self._shelf = CacheShelf()
+        self._beginnings = Beginnings()
         self.context_length = context_length
 
     def describe(self) -> Description:
@@ -88,6 +90,8 @@ class ChatModel:
             conversation: key under which the KV cache is kept for the next turn; none is kept without it.
         """
         prompt = encode(self._tokenizer, messages)
+        if messages and messages[0].role == "system":
+            self._beginnings.expect(messages[0].text, lambda: beginning(self._tokenizer, messages[0]))
         kept = self._shelf.take(conversation)
         try:
             yield from self.decode(prompt, sampling, stop or threading.Event(), kept)
@@ -112,27 +116,39 @@ class ChatModel:
         """Yields the reply to the token ids of a prompt, of which `kept` holds those that need no reading."""
         text = DecodeStream(skip_special_tokens=True)  # holds back while a character is incomplete
         generator: torch.Generator | None = None
-        logits, new = None, prompt[kept.crop_to(prompt) :]
+        said: list[int] = []
+        self._beginnings.lend(kept, prompt)
+        new, token = prompt[kept.crop_to(prompt) :], 0
+
+        def pick(logits: torch.Tensor) -> int:
+            nonlocal generator
+            generator = generator or sampling.generator(logits.device)
+            return choose(logits, sampling, said, generator)
+
         for start in range(0, len(new), PREFILL_CHUNK):
             if stop.is_set():
                 yield Delta("", "cancelled")
                 return
-            logits = self._forward(new[start : start + PREFILL_CHUNK], kept)
+            end = start + PREFILL_CHUNK
+            token = self._next(new[start:end], kept, pick if end >= len(new) else _none)
+            self._beginnings.learn(kept)
             yield Delta("")  # where a closed iterator ends the work, as it must on ZeroGPU
         for number in range(sampling.max_new_tokens):
-            assert logits is not None
-            generator = generator or sampling.generator(logits.device)
-            token = choose(logits, sampling, kept.ids[len(prompt) :], generator)
             if token in self._ends:
                 yield Delta("", "stop")
                 return
+            said.append(token)
             yield Delta(text.step(self._tokenizer.backend_tokenizer, token) or "")
             if stop.is_set():
                 yield Delta("", "cancelled")
                 return
             if number + 1 < sampling.max_new_tokens:
-                logits = self._forward([token], kept)
+                token = self._next([token], kept, pick)
         yield Delta("", "length")
+
+    def _next(self, ids: list[int], kept: Kept, pick: Pick) -> int:
+        """Reads `ids` into the cache and returns the token that `pick` chooses by the logits after them."""
+        return pick(self._forward(ids, kept))
 
     @torch.inference_mode()
     def _forward(self, ids: list[int], kept: Kept) -> torch.Tensor:
@@ -144,3 +160,8 @@ class ChatModel:
         output: Any = self._model(input_ids=tokens, past_key_values=kept.cache, use_cache=True, logits_to_keep=last)
         kept.ids.extend(ids)
         return output.logits[0, -1]  # type: ignore[no-any-return]
+
+
+def _none(_logits: torch.Tensor) -> int:
+    """Chooses nothing, in the middle of a prompt."""
+    return 0

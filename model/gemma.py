@@ -5,6 +5,7 @@ inside of a layer, where a word costs less time in products than in the many sma
 nothing of files, adapters or tokens.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from transformers import Cache, Gemma3ForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer, Gemma3RMSNorm
 
-from model.attention import one_row
+from model.attention import Share, apart, one_row
 from model.linears import PackedEmbedding, PackedHead, PackedLinear
 
 
@@ -28,7 +29,7 @@ class PackedLayer(nn.Module):
         attention, mlp = layer.self_attn, layer.mlp
         config = attention.config
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
-        self.width, self.index, self.eps = attention.head_dim, attention.layer_idx, config.rms_norm_eps
+        self.width, self.layer_idx, self.eps = attention.head_dim, int(attention.layer_idx), config.rms_norm_eps
         self.window = attention.sliding_window
         self.num_key_value_groups, self.is_causal = self.heads // self.groups, True  # read by attention functions
         around = [layer.input_layernorm, layer.post_attention_layernorm]
@@ -48,13 +49,14 @@ class PackedLayer(nn.Module):
         attention_mask: Tensor | None,
         position_embeddings: tuple[Tensor, Tensor],
         past_key_values: Cache | None = None,
+        shares: Sequence[Share] = (),
         **_: Any,
     ) -> Tensor:
         """Takes and returns `(batch, tokens, width)`; the rest is as in transformers' layer."""
         x, shape = hidden_states.flatten(0, 1), hidden_states.shape[:2]
         first, second, third, fourth = self.norms
         heads = self.into_attention(self.normed(x, first)).view(*shape, -1, self.width)
-        found = self.attend(heads, attention_mask, position_embeddings, past_key_values)
+        found = self.attend(heads, attention_mask, position_embeddings, past_key_values, shares)
         x = x + self.normed(self.out_of_attention(found), second)
         gate, up = self.into_mlp(self.normed(x, third)).chunk(2, -1)
         x = x + self.normed(self.out_of_mlp(F.gelu(gate, approximate="tanh") * up), fourth)
@@ -64,7 +66,12 @@ class PackedLayer(nn.Module):
         return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
 
     def attend(
-        self, heads: Tensor, mask: Tensor | None, position_embeddings: tuple[Tensor, Tensor], cache: Cache | None
+        self,
+        heads: Tensor,
+        mask: Tensor | None,
+        position_embeddings: tuple[Tensor, Tensor],
+        cache: Cache | None,
+        shares: Sequence[Share],
     ) -> Tensor:
         """Takes queries, keys and values, `(batch, tokens, all heads, width)`; returns `(batch * tokens, width)`."""
         cos, sin = position_embeddings
@@ -74,8 +81,11 @@ class PackedLayer(nn.Module):
         seeing = torch.addcmul(seeing * cos[:, :, None], seeing.roll(self.width // 2, -1), sin[:, :, None])
         query, key = seeing[:, :, : self.heads].transpose(1, 2), seeing[:, :, self.heads :].transpose(1, 2)
         value = heads[:, :, self.heads + self.groups :].transpose(1, 2)
+        if shares:
+            found, _ = apart(self, query, key, value, None, shares, self.window, scaling=1.0)
+            return found.flatten(0, 1).flatten(1)
         if cache is not None:
-            key, value = cache.update(key, value, self.index)
+            key, value = cache.update(key, value, self.layer_idx)
         if self.window and query.shape[2] == 1:  # one new token sees no further back, so nothing else is read
             key, value = key[:, :, -self.window :], value[:, :, -self.window :]
             mask = None if mask is None else mask[..., -self.window :]

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from config import EIGHT_B, EMBEDDED, Settings
 from errors import ModelError
 from model import repository, zerogpu
+from model.batch import BatchedModel, batchable
 from model.embedded import Progress, ensure_base, unheard
 from model.engine import ChatModel, Description
 from model.faults import explained
@@ -90,8 +91,7 @@ def _load(name: str, settings: Settings, progress: Progress) -> ChatModel:
     tokenizer = _tokenizer(source, name)
     placed = place(Plan(source.weights, source.shape, source.adapter, device, wanted))
     progress("read", 1.0)
-    kind = zerogpu.ZeroGPUModel if zerogpu.ON else ChatModel
-    loaded = kind(
+    loaded = _kind(settings, placed.model)(
         placed.model,
         tokenizer,
         Description(
@@ -108,6 +108,13 @@ def _load(name: str, settings: Settings, progress: Progress) -> ChatModel:
     if isinstance(loaded, zerogpu.ZeroGPUModel):
         loaded.publish()
     return loaded
+
+
+def _kind(settings: Settings, model: Any) -> type[ChatModel]:
+    """Returns how replies are to be computed: in a worker of ZeroGPU, several together, or one at a time."""
+    if zerogpu.ON:
+        return zerogpu.ZeroGPUModel
+    return BatchedModel if settings.parallel_turns > 1 and batchable(model) else ChatModel
 
 
 def _embedded(settings: Settings, progress: Progress) -> Source:

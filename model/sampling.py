@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+NEGLIGIBLE = 80.0  # nats below the likeliest: a vocabulary of such tokens has a share of 5e-30
 CANDIDATES = 64  # only the likeliest are weighed: sorting a vocabulary of 262,144 would cost more than the model
 RUN = 64  # neighbouring words whose highest logit is found first
 
@@ -50,7 +51,9 @@ def choose(logits: torch.Tensor, sampling: Sampling, seen: Sequence[int], genera
     if sampling.temperature == 0:
         return int(logits.argmax())
     top, ids = likeliest(logits, CANDIDATES)
-    top, whole = top / sampling.temperature, (logits / sampling.temperature).logsumexp(0)
+    top, logits = top / sampling.temperature, logits / sampling.temperature
+    # Without what lies further down: its exponentials are subnormal numbers, which make the sum 15 times slower.
+    whole = logits.clamp(min=top[0] - NEGLIGIBLE).logsumexp(0)
     probability = (top - whole).exp()
     before = probability.cumsum(0) - probability  # mass of the likelier tokens: the first one is always kept
     probability[before > sampling.top_p] = 0

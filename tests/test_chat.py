@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import safety
-from chat import Chat, Update, clean
+from chat import Chat, clean
 from config import Settings
 from counters import rows
 from errors import ModelError, RemansoError
@@ -20,6 +20,7 @@ from page import Page
 from safety import Level
 from safety.card import card_in
 from session import Session
+from speaker import Update
 from tests.fakes import FakeModel, host_of
 from visits import Visits
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 import chat as chat_module
-from chat import Chat, Update
+from chat import Chat
 from config import Settings
 from errors import ModelError, RemansoError
 from model.host import Host
 from safety.card import card_in
 from sentences import LANGUAGES, Language, say
 from session import Session
+from speaker import Update
 from tests.fakes import FakeModel, Script
 from tests.test_chat import chat_with, run
 from tests.test_chat import say as talk

@@ -12,9 +12,9 @@ from config import Settings
 from errors import ModelError
 from history import Message
 from model import ChatModel, Delta, Sampling, load
-from model.cache import CacheShelf, Kept, bytes_of
+from model.cache import Beginnings, CacheShelf, Kept, bytes_of
 from model.engine import PREFILL_CHUNK
-from model.prompt import encode
+from model.prompt import beginning, encode
 from model.sampling import choose
 from tests import tiny
 
@@ -47,6 +47,11 @@ def finish(chat: ChatModel, messages: Sequence[Message], sampling: Sampling = GR
     return list(chat.stream(messages, sampling))[-1].finish
 
 
+def unlent(chat: ChatModel, prompt: list[int]) -> list[int]:
+    """Returns what of a prompt every conversation reads for itself, once another has read the system prompt."""
+    return prompt[len(beginning(chat._tokenizer, SYSTEM)) :]
+
+
 def all_read(calls: list[list[int]]) -> list[int]:
     return list(itertools.chain(*calls))
 
@@ -67,16 +72,17 @@ def test_a_greedy_reply_is_what_transformers_generates(exact: ChatModel, user: M
     prompt = encode(exact._tokenizer, [SYSTEM, user])
     assert user is SAD or len(prompt) > 512 + 64
     wanted = generated(exact, prompt, 7)
+    say(exact, [SYSTEM, Message("user", "a")], Sampling(max_new_tokens=1))
     with tiny.reads(exact) as calls:
         text = say(exact, [SYSTEM, user])
-    assert all_read(calls) == prompt + wanted[:-1]
+    assert all_read(calls) == unlent(exact, prompt) + wanted[:-1]
     assert text == exact._tokenizer.decode(wanted, skip_special_tokens=True)
 
 
 def test_the_model_in_use_chooses_nearly_what_the_exact_one_would(embedded: ChatModel, exact: ChatModel) -> None:
     with tiny.reads(embedded) as calls:
         say(embedded, [SYSTEM, LONG])
-    ids = all_read(calls)
+    ids = encode(embedded._tokenizer, [SYSTEM, LONG]) + all_read(calls)[-6:]
     with torch.inference_mode():
         logits = exact._model(input_ids=torch.tensor([ids]), logits_to_keep=7).logits[0, :-1]
     chosen = logits.gather(1, torch.tensor(ids[-6:])[:, None])[:, 0]
@@ -111,9 +117,9 @@ def test_the_second_turn_reads_only_what_is_new(exact: ChatModel) -> None:
         calls.clear()
         second = [SYSTEM, SAD, Message("assistant", text), Message("user", "Sí, desde ayer.")]
         say(exact, second, key="new")
-    prompt = encode(exact._tokenizer, second)
-    known = tiny.common(held, prompt)
-    assert known >= len(encode(exact._tokenizer, [SYSTEM, SAD])) + 5
+    prompt = unlent(exact, encode(exact._tokenizer, second))
+    known = tiny.common(held, prompt) or tiny.common(unlent(exact, held), prompt)
+    assert known >= len(unlent(exact, encode(exact._tokenizer, [SYSTEM, SAD]))) + 5
     assert calls[0] == prompt[known:]
     exact.forget("new")
 
@@ -123,7 +129,7 @@ def test_a_cache_is_never_used_for_another_conversation(small: ChatModel, other:
     say(small, [SYSTEM, SAD], key="mine")
     with tiny.reads(small) as calls:
         say(small, [SYSTEM, SAD], key=other)
-    prompt = encode(small._tokenizer, [SYSTEM, SAD])
+    prompt = unlent(small, encode(small._tokenizer, [SYSTEM, SAD]))
     assert all_read(calls)[: len(prompt)] == prompt
 
 
@@ -135,7 +141,35 @@ def test_a_forgotten_conversation_is_read_anew(small: ChatModel, in_use: bool) -
     assert len(small._shelf) == 0
     with tiny.reads(small) as calls:
         say(small, [SYSTEM, SAD], key="mine")
-    assert calls[0] == encode(small._tokenizer, [SYSTEM, SAD])[:PREFILL_CHUNK]
+    assert calls[0] == unlent(small, encode(small._tokenizer, [SYSTEM, SAD]))[:PREFILL_CHUNK]
+
+
+def test_a_system_prompt_is_read_once_for_all_and_nothing_else_of_a_prompt_is_shared(exact: ChatModel) -> None:
+    first, second = [SYSTEM, Message("user", "Me llamo Eva.")], [SYSTEM, Message("user", "Me llamo Eva y vivo sola.")]
+    fresh = ChatModel(exact._model, exact._tokenizer, exact.describe(), exact.context_length)
+    with tiny.reads(fresh) as calls:
+        say(fresh, first)
+        say(fresh, second)
+    whole, shared = encode(exact._tokenizer, first), len(beginning(exact._tokenizer, SYSTEM))
+    assert 10 < shared < len(whole)
+    prompts = [call for call in calls if len(call) > 1]
+    assert prompts == [whole, unlent(fresh, encode(exact._tokenizer, second))]
+    kept = fresh._shelf.take("nobody")
+    fresh._beginnings.lend(kept, whole)
+    assert kept.ids == whole[:shared]
+    kept.cache.layers[0].keys.zero_()  # type: ignore[union-attr]
+    assert say(fresh, second) == say(ChatModel(exact._model, exact._tokenizer, exact.describe(), 4096), second)
+
+
+def test_as_many_system_prompts_are_held_as_there_is_room_for() -> None:
+    held, ids = Beginnings(limit=2), {name: [number, number] for number, name in enumerate("abc")}
+    for name in "abca":
+        held.expect(name, lambda name=name: ids[name])  # type: ignore[misc]
+        held.learn(Kept(kept(2).cache, [*ids[name]]))
+    lent = {name: Kept() for name in "abc"}
+    for name, one in lent.items():
+        held.lend(one, [*ids[name], 9])
+    assert [one.ids for one in lent.values()] == [ids["a"], [], ids["c"]]
 
 
 def test_a_conversation_forgotten_while_it_is_answered_is_not_kept(small: ChatModel) -> None:
