@@ -1,0 +1,60 @@
+"""The app with a model that costs nothing and speaks in time: `python -m benchmarks.clockwork`.
+
+Each of its words is the moment at which the model said it, in milliseconds since 1970, so that whoever sees the word
+knows how long it took to get there.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import app
+from model import ChatMessage, Delta, Description, Sampling
+
+RATE = 30.0  # words a second
+WORDS = 150
+SHORT = "breve"  # what is said to get a reply of a few words at once
+
+
+class Clockwork:
+    """What `ChatModel` is to the rest, without a model."""
+
+    context_length = 1_000_000
+
+    def stream(
+        self,
+        messages: Sequence[ChatMessage],
+        _sampling: Sampling,
+        stop: threading.Event | None = None,
+        *,
+        conversation: str | None = None,  # noqa: ARG002 - the contract's
+    ) -> Iterator[Delta]:
+        """Yields words in time; how long a conversation is makes no difference."""
+        short = SHORT in messages[-1].text
+        due = time.monotonic()
+        for _ in range(12 if short else WORDS):
+            if stop and stop.is_set():
+                break
+            yield Delta(f"{time.time() * 1000:.0f} ")
+            due += 0 if short else 1 / RATE
+            time.sleep(max(0.0, due - time.monotonic()))
+        yield Delta("", "cancelled" if stop and stop.is_set() else "stop")
+
+    def count(self, messages: Sequence[ChatMessage]) -> int:
+        return sum(len(message.text.split()) for message in messages)
+
+    def describe(self) -> Description:
+        return Description("clockwork", "", "none", "cpu", 0, demonstration=True)
+
+    def forget(self, conversation: str, *, in_use: bool = False) -> None:
+        """Has nothing to forget."""
+
+
+def loaded(*_: Any) -> Clockwork:
+    return Clockwork()
+
+
+if __name__ == "__main__":
+    app.load = loaded  # type: ignore[assignment, attr-defined]
+    app.main()
