@@ -1,12 +1,14 @@
 """The app with a model that costs nothing and speaks in time: `python -m benchmarks.clockwork`.
 
-Each of its words is the moment at which the model said it, in milliseconds since 1970, so that whoever sees the word
-knows how long it took to get there.
+Each of its words is a sentence, so that the guard, which waits for the end of one, adds nothing. When it said each
+word of a reply to `WATCHED` stands in the file that CLOCK_FILE names, in milliseconds since 1970, one a line.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import app
@@ -14,7 +16,8 @@ from model import ChatMessage, Delta, Description, Sampling
 
 RATE = 30.0  # words a second
 WORDS = 150
-SHORT = "breve"  # what is said to get a reply of a few words at once
+WORD = "Sigo. "
+SHORT, WATCHED = "breve", "despacio"  # what is said to get a reply of a few words at once, and one that is noted
 
 
 class Clockwork:
@@ -31,14 +34,17 @@ class Clockwork:
         conversation: str | None = None,  # noqa: ARG002 - the contract's
     ) -> Iterator[Delta]:
         """Yields words in time; how long a conversation is makes no difference."""
-        short = SHORT in messages[-1].text
+        short, times = SHORT in messages[-1].text, list[float]()
         due = time.monotonic()
         for _ in range(12 if short else WORDS):
             if stop and stop.is_set():
                 break
-            yield Delta(f"{time.time() * 1000:.0f} ")
+            times.append(1000 * time.time())
+            yield Delta(WORD)
             due += 0 if short else 1 / RATE
             time.sleep(max(0.0, due - time.monotonic()))
+        if WATCHED in messages[-1].text:
+            Path(os.environ["CLOCK_FILE"]).write_text("\n".join(map(str, times)), encoding="utf-8")
         yield Delta("", "cancelled" if stop and stop.is_set() else "stop")
 
     def count(self, messages: Sequence[ChatMessage]) -> int:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.page        # prints a table; about three minutes
 
-The model is `benchmarks.clockwork`, whose words tell when they were said, 30 a second. A real browser, 20 turns into a
+The model is `benchmarks.clockwork`, which notes when it says its words, 30 a second. A real browser, 20 turns into a
 conversation, notes when it has painted each. The other people are clients of the API on the same machine, and so is the
 browser: all share its processors.
 """
@@ -10,16 +10,17 @@ browser: all share its processors.
 import argparse
 import itertools
 import os
-import re
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from benchmarks.clockwork import RATE, SHORT, WORDS
+from benchmarks.clockwork import RATE, SHORT, WATCHED, WORD, WORDS
 from benchmarks.people import Heard, Talk, gradio, together
 from benchmarks.serving import Peer, running, warm
 from tests.browser import Visit, launch
@@ -32,17 +33,15 @@ SETTINGS = {
     "PARALLEL_TURNS": "256", "QUEUE_SIZE": "256", "MESSAGES_PER_MINUTE": "1000", "MAX_NEW_TOKENS": "400",
     "SESSION_GRACE_SECONDS": "1",
 }  # fmt: skip
-# Notes for each word of the last bubble how long after it was said the browser had painted it.
+# Notes when the browser has painted how many words of the last bubble.
 WATCH = """
 () => {
-  window.late = [];
-  let known = 0, due = false;
+  window.painted = [];
+  let due = false;
   const look = () => {
     due = false;
-    const words = ([...document.querySelectorAll("#chat [data-testid=bot]")].at(-1)?.innerText || "").split(/\\s+/);
-    const now = Date.now(), fresh = words.filter((word) => /^\\d{13}$/.test(word) && Number(word) > known);
-    for (const word of fresh) late.push(now - Number(word));
-    if (fresh.length) known = Number(fresh.at(-1));
+    const text = [...document.querySelectorAll("#chat [data-testid=bot]")].at(-1)?.innerText || "";
+    painted.push([text.split("Sigo").length - 1, Date.now()]);
   };
   new MutationObserver(() => { if (!due) requestAnimationFrame(look); due = true; })
     .observe(document.querySelector("#chat"), { childList: true, subtree: true, characterData: true });
@@ -68,7 +67,12 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))], ordered[-1]
 
 
-def painted(url: str, talk: Talk) -> Iterator[str]:
+def late(said: Sequence[float], painted: Sequence[tuple[int, float]]) -> list[float]:
+    """Returns for each word how long after it was said, in milliseconds, the page showed as many."""
+    return [next(at for words, at in painted if words > number) - moment for number, moment in enumerate(said)]
+
+
+def painted(url: str, talk: Talk, clock: Path) -> Iterator[str]:
     """Yields a row for each number of other people: how late words were painted, 20 turns into a conversation."""
     with sync_playwright() as driver:
         browser = launch(driver)
@@ -78,13 +82,15 @@ def painted(url: str, talk: Talk) -> Iterator[str]:
             me.settled(2 * number + 2)
         me.page.evaluate(WATCH)
         for turn, others in enumerate(OTHERS, start=TURNS):
-            me.page.evaluate("late.length = 0")
             crowd = Crowd(talk, others)
             crowd.start()
-            me.send("Cuéntame")
+            time.sleep(0.5)
+            me.page.evaluate("painted.length = 0")
+            me.send(WATCHED)
             me.settled(2 * turn + 2)
             crowd.join()
-            middle, high, most = quantiles(me.page.evaluate("late"))
+            said = [float(line) for line in clock.read_text(encoding="utf-8").splitlines()]
+            middle, high, most = quantiles(late(said, me.page.evaluate("painted")))
             yield (
                 f"| word painted, {turn + 1}th turn, {others + 1} streaming, ms after it was said "
                 f"| {middle:.0f} | {high:.0f} | {most:.0f} |"
@@ -96,7 +102,7 @@ def streamed(talk: Talk) -> Iterator[str]:
     """Yields a row for each number of streams: how long those took that have no network and no browser."""
     for people in STREAMS:
         found = together(talk, [f"Hola, soy {number}" for number in range(people)])
-        complete = sum(len(re.findall(r"\d{13}", each.text)) == WORDS for each in found)
+        complete = sum(each.text.count(WORD.strip()) == WORDS for each in found)
         middle, high, most = quantiles([each.last for each in found])
         first = quantiles([each.first for each in found])
         yield (
@@ -110,12 +116,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     before = os.getloadavg()[0]
-    clockwork = Peer("page", lambda _: [sys.executable, "-m", "benchmarks.clockwork"], SETTINGS, gradio)
+    with tempfile.TemporaryDirectory() as folder:
+        clock = Path(folder) / "clock"
+        environment = {**SETTINGS, "CLOCK_FILE": str(clock)}
+        clockwork = Peer("page", lambda _: [sys.executable, "-m", "benchmarks.clockwork"], environment, gradio)
+        measure(clockwork, clock)
+    print(f"\n{os.cpu_count()} cores, load {before:.1f} at the start and {os.getloadavg()[0]:.1f} at the end.")
+
+
+def measure(clockwork: Peer, clock: Path) -> None:
+    """Starts the server and prints the rows."""
     with running(clockwork) as (url, process):
         talk = gradio(url)
         warm(url, talk)
         print("| what | median | 95 % | highest |\n|---|---|---|---|", flush=True)
-        for line in itertools.chain(painted(url, talk), streamed(talk)):
+        for line in itertools.chain(painted(url, talk, clock), streamed(talk)):
             print(line, flush=True)
         print("\n| finished sessions | server, MB |\n|---|---|", flush=True)
         done = 0
@@ -124,7 +139,6 @@ def main() -> None:
                 done += len(together(talk, [SHORT] * AT_ONCE))
             time.sleep(3)
             print(f"| {done} | {process.memory_info().rss / 1e6:.0f} |", flush=True)
-    print(f"\n{os.cpu_count()} cores, load {before:.1f} at the start and {os.getloadavg()[0]:.1f} at the end.")
 
 
 if __name__ == "__main__":

@@ -154,11 +154,14 @@ def test_the_weights_are_there_before_the_page(running: Space) -> None:
 
 
 def test_the_gpu_is_asked_for_as_long_as_the_reply_may_take(zero: Space) -> None:
-    job = zero.client().submit("hola", api_name="/chat")
-    assert wait(job.outputs)
-    cancel(job)
-    asked = int(zero.gpus.said("schedule")[0]["durationSeconds"])
-    assert 8 + LONG / 2000 < asked < 8 + LONG / (0.7 * 12) / 2  # the pace of the reply before is counted on
+    for _ in range(2):
+        job = zero.client().submit("hola", api_name="/chat")
+        assert wait(lambda job=job: len("".join(job.outputs()[-1:])) > 8 * zerogpu.SHORTEST)  # type: ignore[misc]
+        cancel(job)
+        assert wait(lambda: not zero.gpus.lent)
+    asked = int(zero.gpus.said("schedule")[-1]["durationSeconds"])
+    unmeasured = 8 + LONG / (zerogpu.SLACK * zerogpu.FIRST_PACE)
+    assert 8 + LONG / 2000 < asked < 0.9 * unmeasured  # the pace of the reply before is counted on
 
 
 def test_the_duration_follows_the_measured_pace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +318,7 @@ def test_a_reused_worker_keeps_nothing_of_the_person_before(zero: Space) -> None
 
 def test_several_people_wait_and_all_are_answered(zero: Space) -> None:
     jobs = [zero.client().submit(f"hola {number}", api_name="/chat") for number in range(3)]
-    assert wait(lambda: all(job.done() for job in jobs), 90)
+    assert wait(lambda: all(job.done() for job in jobs), 180)
     assert all(job.result() for job in jobs)
     assert len(zero.gpus.said("release")) == 3
 
