@@ -27,8 +27,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import memory
-from benchmarks.__main__ import spread
 from benchmarks.engines import Engine, Run, compiled, generate, ours
+from benchmarks.reply import spread
 from errors import ModelError
 from history import Message
 from model import ChatModel, Description, attention

@@ -1,7 +1,6 @@
 """Measures the embedded model with many people at once, against the line in which each waits for the one before.
 
-    python -m benchmarks.many            # prints a table; about a minute and a half
-    python -m benchmarks.many --cpu      # in seconds of CPU time, where others use the machine as well
+    python -m benchmarks many    # about two minutes
 
 `in line` is `ChatModel`, one reply after the other; `together` is `BatchedModel`, as with PARALLEL_TURNS above 1; the
 peer is transformers' own continuous batching, which needs dense weights. All say the same number of tokens in the same
@@ -9,8 +8,6 @@ process, sampled as in the application, and take turns (A B C A B C); the peer, 
 Every figure is a median with its range: read ratios, because machines differ.
 """
 
-import argparse
-import os
 import statistics
 import threading
 import time
@@ -18,10 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from benchmarks.__main__ import conversation, spread
+from benchmarks.reply import conversation, spread
 from config import EMBEDDED, Settings
 from history import Message
 from model import ChatModel, Sampling, load
@@ -35,9 +31,6 @@ ROUNDS = 3
 NEW_TOKENS = 24
 LEAVING_TOKENS = 8
 SAMPLING = Sampling(Settings().warmth(small=True), Settings().top_p, max_new_tokens=NEW_TOKENS, seed=1)
-
-
-clock: Callable[[], float] = time.perf_counter
 
 
 class Run(NamedTuple):
@@ -66,11 +59,11 @@ def heard(model: ChatModel, messages: Sequence[Message], key: str | None = None)
     """Yields the time of every piece of a reply."""
     for delta in model.stream(messages, SAMPLING, conversation=key):
         if delta.text:
-            yield clock()
+            yield time.perf_counter()
 
 
 def in_line(model: ChatModel, talks: Sequence[list[Message]]) -> Run:
-    start = clock()
+    start = time.perf_counter()
     stamps = [list(heard(model, messages)) for messages in talks]
     return _run(start, stamps)
 
@@ -78,7 +71,7 @@ def in_line(model: ChatModel, talks: Sequence[list[Message]]) -> Run:
 def together(model: ChatModel, talks: Sequence[list[Message]], keys: Sequence[str | None] = ()) -> Run:
     """Everybody's reply in a thread of its own, asked for at the same moment."""
     stamps: list[list[float]] = [[] for _ in talks]
-    start = clock()
+    start = time.perf_counter()
 
     def answer(number: int) -> None:
         stamps[number] = list(heard(model, talks[number], keys[number] if keys else None))
@@ -138,13 +131,13 @@ def managed(model: ChatModel, talks: Sequence[list[Message]], *, sampled: bool) 
     try:
         manager.add_request(prompts[0][:4], max_new_tokens=2, **way)
         manager.get_result(timeout=60)
-        start = clock()
+        start = time.perf_counter()
         stamps: dict[str, list[float]] = {
             manager.add_request(prompt, max_new_tokens=NEW_TOKENS, streaming=True, **way): [] for prompt in prompts
         }
         while any(len(times) < NEW_TOKENS for times in stamps.values()):
             result = manager.get_result(timeout=60)
-            stamps[result.request_id].append(clock())
+            stamps[result.request_id].append(time.perf_counter())
         return _run(start, list(stamps.values()))
     finally:
         manager.stop()
@@ -159,8 +152,8 @@ def both(quantization: str) -> tuple[ChatModel, BatchedModel]:
     return line, batch
 
 
-def measure(rounds: int) -> list[str]:
-    """Returns the table's lines."""
+def lines(*, rounds: int = ROUNDS) -> Iterator[str]:
+    """Yields the lines of the table."""
     talks, thirds = ([person(number, turns) for number in range(max(PEOPLE))] for turns in (1, 3))
     line, batch = both("")
     line_16, batch_16 = both("none")
@@ -183,7 +176,7 @@ def measure(rounds: int) -> list[str]:
     for number in range(rounds):
         for case in [*cases, *peers[: 0 if number else None]]:  # the slow ones once
             runs[case].append(case.run())
-    return [*table(runs)]
+    yield from table(runs)
 
 
 def table(runs: dict[Case, list[Run]]) -> Iterator[str]:
@@ -196,21 +189,3 @@ def table(runs: dict[Case, list[Run]]) -> Iterator[str]:
         ratios = statistics.median(rates) / alone.rate, statistics.median(firsts) / alone.first
         first = "– | –" if "leave" in case.name else f"{spread(firsts, 2)} | {ratios[1]:.1f}"
         yield f"| {case.name} | {case.people} | {spread(rates, 1)} | {ratios[0]:.1f} | {first} |"
-
-
-def main() -> None:
-    global clock  # noqa: PLW0603 - one for the whole program, chosen once
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each way is measured")
-    parser.add_argument("--cpu", action="store_true", help="count this process's CPU time")
-    options = parser.parse_args()
-    clock = time.process_time if options.cpu else time.perf_counter
-    before, start = os.getloadavg()[0], time.perf_counter()
-    print("\n".join(measure(options.rounds)))
-    took = f"{time.perf_counter() - start:.0f} s, in {'CPU' if options.cpu else 'wall'} time"
-    print(f"\n{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {before:.1f} at the start and ", end="")
-    print(f"{os.getloadavg()[0]:.1f} at the end; {options.rounds} rounds of {NEW_TOKENS} tokens, {took}.")
-
-
-if __name__ == "__main__":
-    main()

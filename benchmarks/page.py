@@ -1,15 +1,12 @@
 """Measures what the page adds to the model: the way of a word to the screen, many streams at once, memory of sessions.
 
-    python -m benchmarks.page        # prints a table; about three minutes
+    python -m benchmarks page    # about three minutes
 
 The model is `benchmarks.clockwork`, which notes when it says its words, 30 a second. A real browser, 20 turns into a
 conversation, notes when it has painted each. The other people are clients of the API on the same machine, and so is the
 browser: all share its processors.
 """
 
-import argparse
-import itertools
-import os
 import statistics
 import sys
 import tempfile
@@ -18,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 from playwright.sync_api import sync_playwright
 
 from benchmarks.clockwork import RATE, SHORT, WATCHED, WORD, WORDS
@@ -40,8 +38,8 @@ WATCH = """
   let due = false;
   const look = () => {
     due = false;
-    const text = [...document.querySelectorAll("#chat [data-testid=bot]")].at(-1)?.innerText || "";
-    painted.push([text.split("Sigo").length - 1, Date.now()]);
+    const replies = [...document.querySelectorAll("#chat [data-testid=bot]")];
+    if (replies.length > window.before) painted.push([replies.at(-1).innerText.split("Sigo").length - 1, Date.now()]);
   };
   new MutationObserver(() => { if (!due) requestAnimationFrame(look); due = true; })
     .observe(document.querySelector("#chat"), { childList: true, subtree: true, characterData: true });
@@ -85,7 +83,7 @@ def painted(url: str, talk: Talk, clock: Path) -> Iterator[str]:
             crowd = Crowd(talk, others)
             crowd.start()
             time.sleep(0.5)
-            me.page.evaluate("painted.length = 0")
+            me.page.evaluate(f"painted.length = 0; window.before = {turn}")
             me.send(WATCHED)
             me.settled(2 * turn + 2)
             crowd.join()
@@ -112,34 +110,29 @@ def streamed(talk: Talk) -> Iterator[str]:
         yield f"| … their first words, s | {first[0]:.2f} | {first[1]:.2f} | {first[2]:.2f} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    before = os.getloadavg()[0]
+def lines() -> Iterator[str]:
+    """Yields the lines of both tables."""
     with tempfile.TemporaryDirectory() as folder:
         clock = Path(folder) / "clock"
         environment = {**SETTINGS, "CLOCK_FILE": str(clock)}
         clockwork = Peer("page", lambda _: [sys.executable, "-m", "benchmarks.clockwork"], environment, gradio)
-        measure(clockwork, clock)
-    print(f"\n{os.cpu_count()} cores, load {before:.1f} at the start and {os.getloadavg()[0]:.1f} at the end.")
+        with running(clockwork) as (url, process):
+            talk = gradio(url)
+            warm(url, talk)
+            yield "| what | median | 95 % | highest |"
+            yield "|---|---|---|---|"
+            yield from painted(url, talk, clock)
+            yield from streamed(talk)
+            yield "\n| finished sessions | server, MB |"
+            yield "|---|---|"
+            yield from remembered(talk, process)
 
 
-def measure(clockwork: Peer, clock: Path) -> None:
-    """Starts the server and prints the rows."""
-    with running(clockwork) as (url, process):
-        talk = gradio(url)
-        warm(url, talk)
-        print("| what | median | 95 % | highest |\n|---|---|---|---|", flush=True)
-        for line in itertools.chain(painted(url, talk, clock), streamed(talk)):
-            print(line, flush=True)
-        print("\n| finished sessions | server, MB |\n|---|---|", flush=True)
-        done = 0
-        for goal in (SESSIONS // 4, SESSIONS // 2, SESSIONS):
-            while done < goal:
-                done += len(together(talk, [SHORT] * AT_ONCE))
-            time.sleep(3)
-            print(f"| {done} | {process.memory_info().rss / 1e6:.0f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def remembered(talk: Talk, process: psutil.Process) -> Iterator[str]:
+    """Yields the server's memory after some numbers of sessions that have ended."""
+    done = 0
+    for goal in (SESSIONS // 4, SESSIONS // 2, SESSIONS):
+        while done < goal:
+            done += len(together(talk, [SHORT] * AT_ONCE))
+        time.sleep(3)
+        yield f"| {done} | {process.memory_info().rss / 1e6:.0f} |"

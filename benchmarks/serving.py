@@ -1,7 +1,6 @@
 """Measures whole servers over HTTP: this app, the usual chat Space, `transformers serve`, and llama.cpp's server.
 
-    python -m benchmarks.serving                # prints a table; about six minutes
-    python -m benchmarks.serving --rounds 3
+    python -m benchmarks servers    # about five minutes
 
 Each server runs alone, is asked once to warm up, and is then talked to by 1, 4 and 16 people at the same moment. All
 serve the embedded model: ours in packed weights, transformers in bf16 with the adapter merged, llama.cpp the GGUF file
@@ -9,7 +8,6 @@ without the adapter. Those of llama.cpp and `transformers serve` are left out wh
 (`pip install xllamacpp`, `pip install openai`). Read ratios: machines differ, and a reply ends when the model ends it.
 """
 
-import argparse
 import os
 import socket
 import statistics
@@ -33,6 +31,7 @@ from sentences import say
 
 PEOPLE = (1, 4, 16)
 NEW_TOKENS = 48
+ROUNDS = 3
 START_SECONDS = 180.0
 SAID = "Hoy discutí con mi hermana {number} por una tontería y llevo toda la tarde dándole vueltas."
 
@@ -143,7 +142,7 @@ def warm(url: str, talk: Talk) -> None:
         time.sleep(1)
 
 
-def table(rounds: int) -> Iterator[str]:
+def lines(*, rounds: int = ROUNDS) -> Iterator[str]:
     """Yields the lines of the table; ratios are to our own server with one person."""
     yield "| server | people | first words, s | of the last, s | words/s of all | ratio | memory, MB | failed |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -156,17 +155,3 @@ def table(rounds: int) -> Iterator[str]:
                     f"| {peer.name} | {row.people} | {row.first:.2f} | {row.last_first:.2f} | {row.rate:.1f} "
                     f"| {row.rate / base:.2f} | {row.memory / 1e6:.0f} | {row.failed} |"
                 )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="how often each number of people is measured")
-    options = parser.parse_args()
-    before = os.getloadavg()[0]
-    for line in table(options.rounds):
-        print(line, flush=True)
-    print(f"\n{os.cpu_count()} cores, load {before:.1f} at the start and {os.getloadavg()[0]:.1f} at the end.")
-
-
-if __name__ == "__main__":
-    main()

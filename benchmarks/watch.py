@@ -1,6 +1,6 @@
 """Measures what safety costs a person in time: seeing risk before a reply, and the guard over its words.
 
-    python -m benchmarks.watch        # prints a table; about half a minute
+    python -m benchmarks watch    # about half a minute
 
 Messages are the risk messages that the detector learns from, joined until they are long enough; replies are those of
 the training dialogues, as a model would say them, a word at a time. The guard holds a sentence back until it has ended:
@@ -8,7 +8,6 @@ its delay is the time that a model needs for the first one, which is given in wo
 """
 
 import json
-import os
 import random
 import statistics
 import time
@@ -76,21 +75,17 @@ def guarded(reply: str, language: Language) -> tuple[float, float]:
     return work, float(taken)
 
 
-def main() -> None:
-    before = os.getloadavg()[0]
+def lines() -> Iterator[str]:
+    """Yields the lines of the table."""
     safety.assess(["Hola"])  # reads the tables
-    print("| what | median | 99 % | highest |\n|---|---|---|---|")
+    yield "| what | median | 99 % | highest |"
+    yield "|---|---|---|---|"
     for length in LENGTHS:
-        print(f"| seeing risk in {length:,} characters, ms | {figures(seen(length))} |", flush=True)
+        yield f"| seeing risk in {length:,} characters, ms | {figures(seen(length))} |"
     talk = [(m, row["lang"]) for row in rows("demo/plain.jsonl") for m in row["messages"] if m["role"] == "assistant"]
     sample = random.Random(SEED).sample(talk, SAMPLES)  # noqa: S311 - no secret
     work, held = zip(*(guarded(message["content"], language) for message, language in sample), strict=True)
-    print(f"| the guard's own work over a whole reply, ms | {figures(work)} |")
-    print(f"| words that the model has said when the first is shown | {figures(held)} |")
     delays = [1000 * (words - 1) / RATE for words in held]
-    print(f"| what it said after the first, at {RATE:.0f} words a second, ms | {figures(delays)} |")
-    print(f"\n{os.cpu_count()} cores, load {before:.1f} at the start and {os.getloadavg()[0]:.1f} at the end.")
-
-
-if __name__ == "__main__":
-    main()
+    yield f"| the guard's own work over a whole reply, ms | {figures(work)} |"
+    yield f"| words that the model has said when the first is shown | {figures(held)} |"
+    yield f"| what it said after the first, at {RATE:.0f} words a second, ms | {figures(delays)} |"

@@ -24,7 +24,7 @@ from safety import classifier, risk
 from safety.classifier import BUCKETS, WEIGHTS, Floats, Ints, Pieces
 
 MESSAGES = WEIGHTS.with_name("risk_messages.jsonl")
-DIALOGUES = [WEIGHTS.parent.parent / "demo" / name for name in ("dialogues.jsonl", "plain.jsonl")]
+DIALOGUES = [WEIGHTS.parent.parent / "demo" / name for name in ("dialogues.jsonl", "plain.jsonl", "simple.jsonl")]
 ORDINARY = "@"  # stands in the place of a writer for what is said in the dialogues
 STRENGTH = 8.0  # C of the logistic regressions: the best of 2, 4, 8 and 16 on files left out
 SMOOTH = 0.3  # what a feature counts for that is as frequent on both sides

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import engines, gpu, memory
+from benchmarks import engines, gpu, memory, page, watch
+from benchmarks.__main__ import written
+from benchmarks.people import gradio, together
 from config import Settings
 from history import Message
 from model import ChatModel, Sampling, load
@@ -201,3 +203,31 @@ def test_without_a_gpu_the_8b_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "argv", ["gpu"])
     with pytest.raises(SystemExit, match="--device cpu"):
         gpu.main()
+
+
+def test_a_part_of_the_results_takes_the_place_of_the_one_before() -> None:
+    first = written("# Results\n", "A", "## A\n\none\n")
+    both = written(first, "B", "## B\n\ntwo\n")
+    assert written(both, "A", "## A\n\nthree\n").split() == ["#", "Results", "##", "A", "three", "##", "B", "two"]
+
+
+def test_people_hear_a_server_s_whole_reply_each_their_own(app_url: str) -> None:
+    found = together(gradio(app_url), ["Hola, hoy hace sol.", "Hoy llueve mucho."])
+    assert all(0 < one.first <= one.last and one.text for one in found)
+    assert found[0].text != found[1].text
+
+
+def test_who_is_refused_is_left_out(app_url: str) -> None:
+    assert together(gradio(app_url), [" "]) == []
+
+
+def test_a_word_is_late_by_what_lies_between_saying_and_painting() -> None:
+    assert page.late([0.0, 100.0, 200.0], [(0, 50.0), (1, 90.0), (3, 300.0)]) == [90.0, 200.0, 100.0]
+
+
+def test_what_safety_costs_is_a_table_of_figures() -> None:
+    reply = "Te despertaste a las tres. Eso cansa mucho."
+    work, held = watch.guarded(reply, "es")
+    assert work > 0
+    assert 5 <= held <= 6  # the first sentence, and what shows that it has ended
+    assert {len(text) for text in watch.long_texts(100)[:3]} == {100}
