@@ -13,6 +13,7 @@ import json
 import math
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -148,7 +149,8 @@ def split(path: Path) -> tuple[list[list[Turn]], list[list[Turn]]]:
     return rows[:HELD_BACK], rows[HELD_BACK:]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line, or the words that stand for one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", help="folder or Hub id of the base; the embedded one by default")
     parser.add_argument("--start", type=Path, help="folder of an adapter to go on from, instead of a new one")
@@ -161,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=-1, help="stop after so many steps")
     parser.add_argument("--resume", action="store_true")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> None:
@@ -169,18 +171,23 @@ def main() -> None:
     base = options.base or str(ensure_base(Settings().cache_dir))
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
+    trainer = trained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), tokenizer, options)
+    print("held-back loss, nats per token:", round(trainer.evaluate()["eval_loss"], 3))
+    save(trainer.model, options.output, options.base or EMBEDDED_BASE)
+
+
+def trained(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: argparse.Namespace) -> Trainer:
+    """Trains an adapter on a base, and returns the trainer that holds both."""
     held, learned = ([tokenize(tokenizer, turns) for turns in part] for part in split(options.data))
-    model = adapted(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), options)
     trainer = ReplyTrainer(
-        model=model,
+        model=adapted(base, options),
         args=recipe(options),
         train_dataset=learned,
         eval_dataset=held,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
     )
     trainer.train(resume_from_checkpoint=options.resume)
-    print("held-back loss, nats per token:", round(trainer.evaluate()["eval_loss"], 3))
-    save(model, options.output, options.base or EMBEDDED_BASE)
+    return trainer
 
 
 def adapted(base: PreTrainedModel, options: argparse.Namespace) -> Any:

@@ -122,6 +122,7 @@ def _uncensored(word: str) -> str:
     return next((hidden for hidden in HIDDEN if shape.fullmatch(hidden)), word)
 
 
+@lru_cache(maxsize=8192)
 def _word(word: str) -> str:
     # Looked up as typed, but for letters held down: folded, "him" would be read as "im".
     short = _short().get(word) or _short().get(_REPEATED.sub(r"\1", word))
