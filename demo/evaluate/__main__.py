@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
 
 from config import EMBEDDED, Quantization, Settings
+from demo.data.text import grams, likeness
 from demo.evaluate.embedder import embedder
 from demo.evaluate.held_back import Dialogue, loss
 from demo.evaluate.measures import Known, Match, Reply, Topic, distinct, match, shares
@@ -35,6 +36,8 @@ from sentences import Language, say
 HERE = Path(__file__).parent.parent
 ADAPTER = HERE / "adapter"
 TEMPLATE = ADAPTER / "chat_template.jinja"
+DATA = [HERE / name for name in ("dialogues.jsonl", "plain.jsonl", "simple.jsonl")]
+NEAR = 0.4  # likeness from which an opening is said to be known
 Table = dict[str, dict[str, str]]  # a measure's name to its value by column
 
 
@@ -46,16 +49,23 @@ class Opening(NamedTuple):
     text: str
 
 
-def openings(path: Path, limit: int | None) -> list[Opening]:
-    """Reads openings, languages in turn; a limited number is taken evenly from all."""
+def openings(path: Path, limit: int | None, offset: int = 0) -> list[Opening]:
+    """Reads openings, languages in turn; a limited number is taken evenly from all, from the one at `offset` on."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     read = [Opening(row["id"], row["lang"], row["text"]) for row in rows]
     if limit is None or limit >= len(read):
         return read
     by_language = [[one for one in read if one.lang == lang] for lang in sorted({one.lang for one in read})]
     each = math.ceil(limit / len(by_language))
-    spread = [group[:: max(1, len(group) // each)][:each] for group in by_language]
+    spread = [group[offset :: max(1, len(group) // each)][:each] for group in by_language]
     return [one for turn in zip_longest(*spread) for one in turn if one][:limit]
+
+
+def unseen(asked: Sequence[Opening], trained: Sequence[Dialogue]) -> list[Opening]:
+    """Returns the openings that nobody says in the training dialogues, nearly in the same words."""
+    said = {grams(turn.text) for turns in trained for turn in turns if turn.role == "user"}
+    runs = {one.id: grams(one.text) for one in asked}
+    return [one for one in asked if max(likeness(runs[one.id], other) for other in said) < NEAR]
 
 
 def loaded(adapter: str, quantization: str, settings: Settings) -> ChatModel:
@@ -144,7 +154,9 @@ def arguments() -> argparse.Namespace:
         prog="python -m demo.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--openings", type=Path, default=HERE / "openings.jsonl")
-    parser.add_argument("--data", type=Path, default=HERE / "dialogues.jsonl", help="what the adapter was trained on")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", default=DATA, help="what the adapter was trained on, the last stage last"
+    )
     parser.add_argument("--adapter", default=str(ADAPTER), help="folder of an adapter, or `none`")
     parser.add_argument("--quantization", choices=get_args(Quantization), default="none")
     parser.add_argument("--temperature", type=float, default=own.warmth(small=True))
@@ -153,19 +165,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=own.max_new_tokens)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--limit", type=int, help="so many openings, and held-back dialogues, at most")
+    parser.add_argument("--offset", type=int, default=0, help="which ones of them, where there is a limit: 0, 1, ...")
     parser.add_argument("--output", type=Path, default=HERE / "runs" / "evaluation", help="name without `.json`, `.md`")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
-    held_back, trained = split(options.data)
-    held_back = held_back[: options.limit]
+    parts = [split(path) for path in options.data]
+    held_back, trained = parts[-1][0][: options.limit], [turns for _, learned in parts for turns in learned]
     sampling = Sampling(
         options.temperature, options.top_p, options.repetition_penalty, options.max_new_tokens, options.seed
     )
     chat = loaded(options.adapter, options.quantization, Settings())
-    said = list(replies(chat, openings(options.openings, options.limit), sampling))
+    asked = unseen(openings(options.openings, options.limit, options.offset), trained)
+    said = list(replies(chat, asked, sampling))
     nats = loss(chat, held_back)
     table = measured(said, trained)
     table["held-back loss, nats per token; perplexity"] = {"all": f"{nats:.3f}; {math.exp(nats):.1f}"}
