@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-NEGLIGIBLE = 80.0  # nats below the likeliest: a vocabulary of such tokens has a share of 5e-30
+NEGLIGIBLE = 30.0  # nats below the likeliest: a vocabulary of such tokens has a share of 2e-8
 CANDIDATES = 64  # only the likeliest are weighed: sorting a vocabulary of 262,144 would cost more than the model
 RUN = 64  # neighbouring words whose highest logit is found first
 
@@ -51,9 +51,8 @@ def choose(logits: torch.Tensor, sampling: Sampling, seen: Sequence[int], genera
     if sampling.temperature == 0:
         return int(logits.argmax())
     top, ids = likeliest(logits, CANDIDATES)
-    top, logits = top / sampling.temperature, logits / sampling.temperature
-    # Without what lies further down: its exponentials are subnormal numbers, which make the sum 15 times slower.
-    whole = logits.clamp(min=top[0] - NEGLIGIBLE).logsumexp(0)
+    near = _above(logits, top[0] - NEGLIGIBLE * sampling.temperature)
+    top, whole = top / sampling.temperature, (near / sampling.temperature).logsumexp((0, 1))
     probability = (top - whole).exp()
     before = probability.cumsum(0) - probability  # mass of the likelier tokens: the first one is always kept
     probability[before > sampling.top_p] = 0
@@ -71,3 +70,9 @@ def likeliest(logits: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Te
     best = runs.amax(1).topk(number, sorted=False).indices
     top, place = runs[best].flatten().topk(number)
     return top, best[place // RUN] * RUN + place % RUN
+
+
+def _above(logits: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """Returns the runs of words in which one is above `least`: the exponentials of all would cost more than a layer."""
+    runs = logits.view(-1, 1 if len(logits) % RUN else RUN)
+    return runs[runs.amax(1) > least]
