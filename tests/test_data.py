@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.data import Finding, check, repair
-from demo.data.__main__ import OURS, PLAIN
+from demo.data.__main__ import OURS
 from demo.data.check import schema
 from demo.data.repair import mended
 from demo.data.text import grams, is_in, language, likeness, near
@@ -58,7 +58,7 @@ def test_a_good_dialogue_has_no_findings() -> None:
 
 
 def test_our_own_dialogues_have_no_errors() -> None:
-    lines = [line for file in (OURS, PLAIN) for line in file.read_text(encoding="utf-8").split("\n")]
+    lines = [line for file in OURS for line in file.read_text(encoding="utf-8").split("\n")]
     assert [finding for finding in check(lines) if finding.level == "error"] == []
 
 
@@ -346,7 +346,7 @@ def test_what_cannot_be_mended_is_left_out_and_told(left_out: Row, why: str) -> 
 
 
 def test_a_good_file_comes_back_byte_for_byte() -> None:
-    data = OURS.read_bytes()
+    data = OURS[0].read_bytes()
     assert repair(data) == (data, [])
     odd = json.dumps(row("dijo «vale» y “bueno”… ﬁn 👍🏽", REPLY)).encode() + b"\n\n"
     assert repair(odd) == (odd, [])
@@ -399,7 +399,7 @@ BREAKS: list[Callable[[str, random.Random], str]] = [mojibake, cut, holes, swapp
 @pytest.mark.parametrize("seed", range(60))
 def test_what_is_mended_has_the_schema_and_needs_no_more_mending(seed: int) -> None:
     chance = random.Random(seed)
-    text = "\n".join(chance.sample(OURS.read_text(encoding="utf-8").split("\n")[:-1], 4)) + "\n"
+    text = "\n".join(chance.sample(OURS[0].read_text(encoding="utf-8").split("\n")[:-1], 4)) + "\n"
     for fault in chance.choices(BREAKS, k=chance.randint(1, 3)):
         text = fault(text, chance) or " "
     made, _ = repair(text.encode(errors="replace"))

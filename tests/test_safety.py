@@ -128,8 +128,9 @@ def test_a_crisis_is_told_by_its_kind(text: str, category: Category) -> None:
         "llevo dos meses sin cortarme",
     ],
 )
-def test_suffering_without_danger_is_elevated(text: str) -> None:
-    assert level(text) == "elevated"
+def test_suffering_without_danger_is_elevated_by_the_rules_and_never_overlooked(text: str) -> None:
+    assert assess([text], trained=False).level == "elevated"
+    assert level(text) != "none"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,8 @@ def test_an_idiom_does_not_hide_what_is_said_beside_it() -> None:
     ],
 )
 def test_a_negated_phrase_does_not_count(text: str) -> None:
-    assert level(text) == "none"
+    assert assess([text], trained=False).level == "none"
+    assert level(text) != "crisis"
 
 
 @pytest.mark.parametrize(

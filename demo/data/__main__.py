@@ -13,15 +13,14 @@ from pathlib import Path
 
 from demo.data import check, repair, summary
 
-OURS = Path(__file__).parent.parent / "dialogues.jsonl"
-PLAIN = OURS.with_name("plain.jsonl")
+OURS = [Path(__file__).parent.parent / name for name in ("dialogues.jsonl", "plain.jsonl", "simple.jsonl")]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m demo.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="*", type=Path, default=[OURS, PLAIN], metavar="FILE")
+    parser.add_argument("files", nargs="*", type=Path, default=OURS, metavar="FILE")
     parser.add_argument("--check", action="store_true", help="report what is wrong; done when nothing else is asked")
     parser.add_argument("--repair", type=Path, metavar="OUT", help="write the one FILE, mended, to OUT")
     options = parser.parse_args()
