@@ -114,7 +114,11 @@ def _kind(settings: Settings, model: Any) -> type[ChatModel]:
     """Returns how replies are to be computed: in a worker of ZeroGPU, several together, or one at a time."""
     if zerogpu.ON:
         return zerogpu.ZeroGPUModel
-    return BatchedModel if settings.parallel_turns > 1 and batchable(model) else ChatModel
+    if settings.parallel_turns <= 1 or not batchable(model):
+        return ChatModel
+    # One core is left to the threads of the replies: where torch's own wait on it, spinning, eight people are slower.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    return BatchedModel
 
 
 def _embedded(settings: Settings, progress: Progress) -> Source:
