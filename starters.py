@@ -28,7 +28,7 @@ def is_starter(words: str) -> bool:
 def offered(language: Language) -> str:
     """Returns the prompts as buttons, which the page's script sends."""
     chips = "".join(said(language, "button", f"page.starter.{number}", "type=button class=chip") for number in NUMBERS)
-    return f'<div class="chips" role="group" data-name="page.starters">{chips}</div>'
+    return f'<div class="chips" role="group" data-label-of="page.starters">{chips}</div>'
 
 
 class Starters:

@@ -117,9 +117,10 @@
     put(document.documentElement, "lang", remanso.language);
     document.querySelectorAll("a[data-page]").forEach((link) => put(link, "href", `__ROOT__${link.dataset.page}?lang=${remanso.language}`));
     put(find("#chat [role=log]"), "aria-label", say("page.conversation"));
+    put(find("#chat .bubble-wrap"), "tabindex", "0"); // what scrolls can be scrolled with the keyboard
     for (const [name, value] of [["role", "region"], ["tabindex", "-1"], ["aria-label", say("page.help")]]) put(find("#help"), name, value);
     panel();
-    document.querySelectorAll("[data-name]").forEach((element) => put(element, "aria-label", say(element.dataset.name)));
+    document.querySelectorAll("[data-label-of]").forEach((element) => put(element, "aria-label", say(element.dataset.labelOf)));
     put(find("#tools")?.parentElement, "data-remanso", ""); // for the styles, which Gradio confines to its own container
     put(find("#message .stop-button"), "aria-label", say("page.stop"));
     const box = find("#message textarea"), send = find("#message .submit-button");
