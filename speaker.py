@@ -105,9 +105,9 @@ class Speaker:
             release()
 
     def key(self, session: Session, model: ChatModel) -> str:
-        """Returns what a reply depends on, as one string that is not longer and tells no words."""
-        what = model.describe(), self._sampling(model, crisis=False), self._system(session)
-        parts = [repr(what[0]), repr(what[1]), *(m.text for m in [what[2], *session.conversation.context()])]
+        """Returns a hash of all that a reply depends on: model, sampling, system prompt and what was said."""
+        messages = [self._system(session), *session.conversation.context()]
+        parts = [repr(model.describe()), repr(self._sampling(model, crisis=False)), *(one.text for one in messages)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def _sampling(self, model: ChatModel, *, crisis: bool) -> Sampling:

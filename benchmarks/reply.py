@@ -10,7 +10,6 @@ interleaved (A B A B), and every figure is a median with its range.
 
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import TextIteratorStreamer
 
+from benchmarks.engines import generate
 from config import EMBEDDED, Settings
 from history import Message
 from model import ChatModel, Delta, Sampling, embedded, load
@@ -83,24 +82,10 @@ def ours(model: ChatModel, *, warm: bool) -> Callable[[list[Message]], Run]:
 
 def template(model: ChatModel) -> Callable[[list[Message]], Run]:
     """The peer: `generate` in a thread, with transformers' own streamer."""
-    inner, tokenizer = model._model, model._tokenizer
 
     def run(messages: list[Message]) -> Run:
-        ids = torch.tensor([encode(tokenizer, messages)])
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=120)
-        options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "streamer": streamer}
-        work = threading.Thread(
-            target=inner.generate, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids), **options}
-        )
-        start = time.perf_counter()
-        work.start()
-        iterator = iter(streamer)
-        next(iterator)
-        first = time.perf_counter() - start
-        for _ in iterator:
-            pass
-        work.join()
-        return Run(first, (NEW_TOKENS - 1) / (time.perf_counter() - start - first))
+        found = generate(model, messages, NEW_TOKENS)
+        return Run(found.first, found.rate)
 
     return run
 

@@ -3,6 +3,7 @@
 Knows nothing of prompts, turns or the page.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def _kind(settings: Settings, model: Any) -> type[ChatModel]:
     if settings.parallel_turns <= 1 or not batchable(model):
         return ChatModel
     # One core is left to the threads of the replies: where torch's own wait on it, spinning, eight people are slower.
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
     return BatchedModel
 
 
