@@ -12,7 +12,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import FilePayload, Locator, Playwright, expect
 
-from tests.browser import Site, Visit, Visiting, profile
+from tests.browser import TIMEOUT, Site, Visit, Visiting, profile
 from tests.services.archived import Server
 from tests.test_keeping_api import PLAIN
 
@@ -318,6 +318,7 @@ def test_a_server_killed_in_the_middle_of_a_reply_loses_nothing_that_was_kept(
         kept(one)
     me.send("Cuéntame algo despacio")
     me.first_words()
+    me.page.evaluate("() => { window.before = true; }")
     kept_server.kill()
     kept_server.start()
     tab = Visit(me.context, kept_server.url)
@@ -326,7 +327,8 @@ def test_a_server_killed_in_the_middle_of_a_reply_loses_nothing_that_was_kept(
     expect(tab.find("#chat [data-testid=user]")).to_have_count(2)
     shown = tab.find("#chat [role=log]").inner_text()
     assert [shown.count(words) for words in ("Hoy llueve", "Cuéntame algo", "Respuesta 1.")] == [1, 1, 1]
-    expect(me.find("#chat [data-testid=user]")).to_have_count(2)  # of itself: Gradio loads such a page again
+    me.at.wait_for_function("() => !window.before", timeout=TIMEOUT)  # Gradio loads such a page again, of itself
+    expect(me.find("#chat [data-testid=user]")).to_have_count(2)
     me.ask("Gracias", rows=me.rows.count() + 2)
     kept(me)
     idle.box.press("a")  # who types asks how the server is

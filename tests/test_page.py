@@ -259,7 +259,7 @@ def test_the_keyboard_alone_reaches_everything_and_shows_where_it_is(brief_url: 
         name, visible = me.page.evaluate(here)
         assert visible and len(path) < 6, (name, path)
         path.append(name)
-    assert path == ["help-now", "new", "switch", "message"]
+    assert path == ["help-now", "new", "switch", "chat", "message"]
     me.page.keyboard.type("Hola")
     me.page.keyboard.press("Enter")
     me.settled(2)
