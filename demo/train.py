@@ -4,6 +4,7 @@
     python -m demo.train --resume            # goes on from the last checkpoint
     python -m demo.train --start demo/adapter --data demo/plain.jsonl --rate 2e-4    # the second stage
     python -m demo.train --start demo/adapter --data demo/simple.jsonl --rate 2e-4   # the third
+    python -m demo.train --start demo/adapter --data demo/turns.jsonl --rate 2e-4    # the fourth
 
 The loss counts on replies only. The chat template is the one saved beside the adapter, so that training and
 conversation build the same tokens. Knows nothing of the page, of sampling or of safety.

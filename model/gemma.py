@@ -114,8 +114,12 @@ def weight_of(norm: Gemma3RMSNorm) -> Tensor:
     return 1 + norm.weight.detach().float()
 
 
-def pack(model: Gemma3ForCausalLM) -> None:
-    """Puts packed weights in the place of a model's own, layer by layer, so that both are never held whole."""
+def pack(model: Gemma3ForCausalLM, said: Tensor | None = None) -> None:
+    """Puts packed weights in the place of a model's own, layer by layer, so that both are never held whole.
+
+    Args:
+        said: ids of the only words that are to be said; None is all.
+    """
     body = model.model
     layers: Any = body.layers
     for number, layer in enumerate(layers):
@@ -123,6 +127,5 @@ def pack(model: Gemma3ForCausalLM) -> None:
     body.norm.weight = nn.Parameter(body.norm.weight.clone())  # or this one tensor would keep the whole file mapped
     body.rotary_emb = Rotation(body.rotary_emb, model.config.head_dim)
     words: Any = body.embed_tokens
-    weight = words.weight
-    body.embed_tokens = PackedEmbedding(weight, words.scalar_embed_scale)
-    model.lm_head = PackedHead(weight, body.embed_tokens)
+    body.embed_tokens = PackedEmbedding(words.weight, words.scalar_embed_scale)
+    model.lm_head = PackedHead(body.embed_tokens, said)

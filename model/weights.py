@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -25,6 +26,7 @@ from model.repository import Shape, without_adapter
 log = logging.getLogger("remanso.model")
 # Names that PEFT gave to a model which was saved with its adapter on, and the names that transformers looks for.
 UNWRAPPED = {r"^base_model\.model\.": "", r"\.base_layer\.": ".", r"\.original_module\.": "."}
+VOCABULARY = "vocabulary.npy"  # a bit a token; see demo/vocabulary.py
 PROBED = 16  # adapted matrices that are looked at to tell whether an adapter is merged
 MERGED = 0.5  # share of the adapter found in the weights: 0 when it is not in them, 1 when it is
 
@@ -76,7 +78,7 @@ def place(plan: Plan) -> Placed:
     if plan.adapter is not None:
         model = _adapted(model, plan, plan.adapter, where, merge=quantization == "none")
     if plan.quantization == "packed" and quantization == "none":
-        quantization = _packed(model, plan.device)
+        quantization = _packed(model, plan)
     memory = held_bytes(model)
     return Placed(model.to(plan.device), adapted, quantization, memory)
 
@@ -125,15 +127,22 @@ def _now(plan: Plan) -> str:
     return wanted or "none" if stored == "none" or wanted == "none" else stored
 
 
-def _packed(model: Any, device: str) -> str:
+def _packed(model: Any, plan: Plan) -> str:
     """Packs dense weights where that is known and fast, and returns what they are then."""
-    if device != "cpu" or zerogpu.ON or not isinstance(model, Gemma3ForCausalLM):
+    if plan.device != "cpu" or zerogpu.ON or not isinstance(model, Gemma3ForCausalLM):
         return "none"
     if not linears.is_supported():
         log.warning("no AVX2 on this processor: the weights stay in bf16, and a reply takes two to three times as long")
         return "none: no AVX2"
-    gemma.pack(model)
+    gemma.pack(model, _said(plan.adapter))
     return "packed"
+
+
+def _said(adapter: Path | None) -> Tensor | None:
+    """Returns the ids of the words that an adapter was taught to speak with, where its folder says so."""
+    if adapter is None or not (adapter / VOCABULARY).exists():
+        return None
+    return torch.from_numpy(np.unpackbits(np.load(adapter / VOCABULARY)).nonzero()[0])
 
 
 def _base(plan: Plan, where: str, dtype: torch.dtype) -> Any:

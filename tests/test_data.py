@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from demo.data import Finding, check, repair
-from demo.data.__main__ import OURS
+from demo.data import OURS, Finding, check, repair
 from demo.data.check import schema
 from demo.data.repair import mended
 from demo.data.text import grams, is_in, language, likeness, near

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 
 from config import Settings
 from demo import train
-from demo.data.__main__ import OURS
+from demo.data import OURS
 from demo.data.rules import contacts
 from demo.data.text import is_in, near
 from demo.evaluate.__main__ import HERE, loaded, markdown, measured, openings, unseen

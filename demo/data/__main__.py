@@ -11,9 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from demo.data import check, repair, summary
-
-OURS = [Path(__file__).parent.parent / name for name in ("dialogues.jsonl", "plain.jsonl", "simple.jsonl")]
+from demo.data import OURS, check, repair, summary
 
 
 def arguments() -> argparse.Namespace:

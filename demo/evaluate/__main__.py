@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
 
 from config import EMBEDDED, Quantization, Settings
+from demo.data import OURS
 from demo.data.text import grams, likeness
 from demo.evaluate.embedder import embedder
 from demo.evaluate.held_back import Dialogue, loss
@@ -36,7 +37,7 @@ from sentences import Language, say
 HERE = Path(__file__).parent.parent
 ADAPTER = HERE / "adapter"
 TEMPLATE = ADAPTER / "chat_template.jinja"
-DATA = [HERE / name for name in ("dialogues.jsonl", "plain.jsonl", "simple.jsonl")]
+
 NEAR = 0.4  # likeness from which an opening is said to be known
 Table = dict[str, dict[str, str]]  # a measure's name to its value by column
 
@@ -155,7 +156,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--openings", type=Path, default=HERE / "openings.jsonl")
     parser.add_argument(
-        "--data", type=Path, nargs="+", default=DATA, help="what the adapter was trained on, the last stage last"
+        "--data", type=Path, nargs="+", default=OURS, help="what the adapter was trained on, the last stage last"
     )
     parser.add_argument("--adapter", default=str(ADAPTER), help="folder of an adapter, or `none`")
     parser.add_argument("--quantization", choices=get_args(Quantization), default="none")

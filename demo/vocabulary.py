@@ -1,0 +1,82 @@
+"""Which tokens the embedded model may say: those that Spanish and English are written with.
+
+    python -m demo.vocabulary
+
+writes `adapter/vocabulary.npy`, one bit a token, and tells how many there are and how much of unseen messages they
+cover. A word that is missing as a whole can still be said in pieces: every letter and every byte is there.
+"""
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from config import Settings
+from demo.data import OURS
+from demo.train import HERE
+from model.embedded import ensure_base
+from model.prompt import terminators
+
+TARGET = HERE / "adapter" / "vocabulary.npy"
+EARLY = 50_000  # byte-pair merges are numbered in the order in which they were learned: the most frequent come first
+LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzáéíóúüñ")
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+UNSEEN = 10  # one message in so many is kept out when coverage is measured
+
+
+def texts() -> list[str]:
+    """Returns every message that we have written, in a fixed order."""
+    dialogues = [row for file in OURS for row in lines(file)]
+    told = [message["content"] for row in dialogues for message in row["messages"]]
+    return told + [turn for row in lines(HERE.parent / "data" / "risk_messages.jsonl") for turn in row["turns"]]
+
+
+def lines(file: Path) -> Iterator[Any]:
+    yield from map(json.loads, file.read_text(encoding="utf-8").splitlines())
+
+
+def sayable(tokenizer: Any, counts: Counter[int]) -> set[int]:
+    """Returns the ids of characters, bytes and what ends a reply, of frequent tokens in our letters, and `counts`."""
+    found = set(counts) | terminators(tokenizer, None)
+    for token, number in tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).items():
+        if BYTE.fullmatch(token) or ((number < EARLY or len(token) == 1) and written_by_us(token)):
+            found.add(number)
+    return found
+
+
+def written_by_us(token: str) -> bool:
+    """Tells whether a token has no letter that neither language has."""
+    return all(letter in LETTERS for letter in token.lower() if letter.isalpha())
+
+
+def counted(tokenizer: Any, told: Sequence[str]) -> Counter[int]:
+    read = tokenizer(list(told), add_special_tokens=False)["input_ids"]
+    return Counter(number for ids in read for number in ids)
+
+
+def coverage(tokenizer: Any, told: Sequence[str]) -> float:
+    """Returns the share of tokens in messages kept out that the others' vocabulary has."""
+    mixed = random.Random(0).sample(told, len(told))  # noqa: S311 - any order will do
+    unseen = counted(tokenizer, mixed[::UNSEEN])
+    known = sayable(tokenizer, counted(tokenizer, [text for number, text in enumerate(mixed) if number % UNSEEN]))
+    return sum(number for token, number in unseen.items() if token in known) / unseen.total()
+
+
+def main() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ensure_base(Settings().cache_dir))
+    told = texts()
+    found = sayable(tokenizer, counted(tokenizer, told))
+    bits = np.zeros(len(tokenizer), dtype=bool)
+    bits[sorted(found)] = True
+    np.save(TARGET, np.packbits(bits))
+    print(f"{len(found):,} of {len(tokenizer):,} tokens, {coverage(tokenizer, told):.2%} of messages kept out")
+
+
+if __name__ == "__main__":
+    main()
