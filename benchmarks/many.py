@@ -28,7 +28,7 @@ from model.prompt import encode
 
 PEOPLE = (1, 2, 4, 8)
 ROUNDS = 3
-NEW_TOKENS = 24
+NEW_TOKENS = 48
 LEAVING_TOKENS = 8
 SAMPLING = Sampling(Settings().warmth(small=True), Settings().top_p, max_new_tokens=NEW_TOKENS, seed=1)
 

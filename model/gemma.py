@@ -86,9 +86,11 @@ class PackedLayer(nn.Module):
             return found.flatten(0, 1).flatten(1)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
-        if self.window and query.shape[2] == 1:  # one new token sees no further back, so nothing else is read
-            key, value = key[:, :, -self.window :], value[:, :, -self.window :]
-            mask = None if mask is None else mask[..., -self.window :]
+        rows = query.shape[2]
+        if self.window and (rows == 1 or mask is not None):  # what no new token can see is not read
+            back = self.window + rows - 1
+            key, value = key[:, :, -back:], value[:, :, -back:]
+            mask = None if mask is None else mask[..., -back:]
         found, _ = one_row(self, query, key, value, mask, scaling=1.0)
         return found.flatten(0, 1).flatten(1)
 
