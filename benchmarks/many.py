@@ -5,6 +5,9 @@
 `in line` is `ChatModel`, one reply after the other; `together` is `BatchedModel`, as with PARALLEL_TURNS above 1; the
 peer is transformers' own continuous batching, which needs dense weights. All say the same number of tokens in the same
 process, sampled as in the application, and take turns (A B C A B C); the peer, being slow, in the first round alone.
+Each runs in a thread that ends with it, as in the application: torch's own threads wait for work spinning only while no
+more of them live than there are processors, and the main thread's would live on.
+
 Every figure is a median with its range: read ratios, because machines differ.
 """
 
@@ -12,8 +15,9 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
@@ -31,6 +35,8 @@ ROUNDS = 3
 NEW_TOKENS = 48
 LEAVING_TOKENS = 8
 SAMPLING = Sampling(Settings().warmth(small=True), Settings().top_p, max_new_tokens=NEW_TOKENS, seed=1)
+
+T = TypeVar("T")
 
 
 class Run(NamedTuple):
@@ -111,6 +117,12 @@ def _all(work: Callable[[int], None], number: int) -> None:
         thread.join()
 
 
+def apart(work: Callable[[], T]) -> T:
+    """Does something in a thread of its own, which ends with it."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
 def _run(start: float, stamps: Sequence[Sequence[float]]) -> Run:
     taken = max(times[-1] for times in stamps) - start
     return Run(max(times[0] for times in stamps) - start, sum(map(len, stamps)) / taken)
@@ -155,8 +167,8 @@ def both(quantization: str) -> tuple[ChatModel, BatchedModel]:
 def lines(*, rounds: int = ROUNDS) -> Iterator[str]:
     """Yields the lines of the table."""
     talks, thirds = ([person(number, turns) for number in range(max(PEOPLE))] for turns in (1, 3))
-    line, batch = both("")
-    line_16, batch_16 = both("none")
+    line, batch = apart(lambda: both(""))
+    line_16, batch_16 = apart(lambda: both("none"))
     cases = [
         Case("in line", 1, lambda: in_line(line, talks[:1])),
         *[Case("together", n, lambda n=n: together(batch, talks[:n])) for n in PEOPLE],  # type: ignore[misc]
@@ -171,11 +183,11 @@ def lines(*, rounds: int = ROUNDS) -> Iterator[str]:
         Case("bf16: transformers, third turn", 8, lambda: managed(line_16, thirds, sampled=True)),
     ]
     for case in (*cases[:4], *cases[-2:]):
-        case.run()  # once, for warming up
+        apart(case.run)  # once, for warming up
     runs: dict[Case, list[Run]] = {case: [] for case in [*cases, *peers]}
     for number in range(rounds):
         for case in [*cases, *peers[: 0 if number else None]]:  # the slow ones once
-            runs[case].append(case.run())
+            runs[case].append(apart(case.run))
     yield from table(runs)
 
 

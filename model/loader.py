@@ -3,7 +3,6 @@
 Knows nothing of prompts, turns or the page.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,11 +114,7 @@ def _kind(settings: Settings, model: Any) -> type[ChatModel]:
     """Returns how replies are to be computed: in a worker of ZeroGPU, several together, or one at a time."""
     if zerogpu.ON:
         return zerogpu.ZeroGPUModel
-    if settings.parallel_turns <= 1 or not batchable(model):
-        return ChatModel
-    # One core is left to the threads of the replies: where torch's own wait on it, spinning, eight people are slower.
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
-    return BatchedModel
+    return BatchedModel if settings.parallel_turns > 1 and batchable(model) else ChatModel
 
 
 def _embedded(settings: Settings, progress: Progress) -> Source:

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import os
 import subprocess
 import sys
 import threading
@@ -380,12 +379,7 @@ def test_a_process_that_ends_while_someone_is_answered_ends_well() -> None:
 def test_more_than_one_turn_at_a_time_is_computed_together(tmp_path: Path, turns: int, kind: type[ChatModel]) -> None:
     words = tiny.tokenizer()
     folder = tiny.repository(tmp_path / "model", tiny.llama(words), words)
-    before = torch.get_num_threads()
-    try:
-        chat = load(Settings(model_id=str(folder), device="cpu", parallel_turns=turns))
-        assert torch.get_num_threads() <= (max(1, (os.cpu_count() or 2) - 1) if turns > 1 else before)
-    finally:
-        torch.set_num_threads(before)
+    chat = load(Settings(model_id=str(folder), device="cpu", parallel_turns=turns))
     assert type(chat) is kind
     assert list(chat.stream(TALKS[0], GREEDY))[-1].finish in ("length", "stop")
 
