@@ -25,6 +25,7 @@ from history import Archive
 from keeping import Keeping
 from model import load, zerogpu
 from model.host import Host
+from model.loader import turns
 from page import Page
 from papers import papers
 from sentences import LANGUAGES, catalogue
@@ -79,6 +80,7 @@ def serve(settings: Settings, archive: Archive, host: Host | None = None) -> tup
     Raises:
         OSError: the port is taken.
     """
+    settings = settings.model_copy(update={"parallel_turns": turns(settings)})
     host = host or Host(lambda progress: load(settings, progress), own_thread=not zerogpu.ON)
     if zerogpu.ON:
         host.load()  # before the launch, which packs the weights, and in the main thread, whose CUDA is emulated

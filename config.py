@@ -65,7 +65,9 @@ class Settings(BaseSettings):
     queue_size: int = Field(32, ge=1, description="people who may wait for the model at once")
     session_grace_seconds: float = Field(600, ge=0, description="how long a closed page's chat stays in memory")
     parallel_turns: int = Field(
-        0, ge=0, description="replies at the same time, computed together above 1; 0: 1, or 8 on ZeroGPU"
+        0,
+        ge=0,
+        description="replies at the same time, together above 1; 0: 8 of the embedded model and on ZeroGPU, else 1",
     )
     counters_file: Path | None = Field(None, description="JSON file for the anonymous counts; empty: memory only")
 

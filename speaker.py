@@ -15,7 +15,7 @@ from config import Settings
 from counters import Counters
 from history import Finish, Message, fit
 from line import Line
-from model import ChatModel, Sampling, zerogpu
+from model import ChatModel, Sampling
 from model.host import Host
 from pieces import guarded, in_thread
 from sentences import Language, say
@@ -23,7 +23,6 @@ from session import Session
 
 COALESCE_SECONDS = 0.15  # at most 7 updates a second: each costs the page in proportion to the conversation
 TELL_SECONDS = 0.5  # how often a waiting person is told where they are
-ZEROGPU_TURNS = 8  # its own scheduler queues people for a GPU; waiting there needs a place of ours
 STEADY_TOKENS = 120  # room for two sentences, in a crisis
 
 
@@ -49,7 +48,7 @@ class Speaker:
         self._settings = settings
         self._host = host
         self._counters = counters
-        self._line = Line(settings.parallel_turns or (ZEROGPU_TURNS if zerogpu.ON else 1), settings.queue_size)
+        self._line = Line(settings.parallel_turns or 1, settings.queue_size)
         self._retried = False
 
     def model(self) -> ChatModel | None:

@@ -27,6 +27,7 @@ from model.weights import Plan, place
 HERE = Path(__file__).parent
 ADAPTER = HERE.parent / "demo" / "adapter"
 ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors", *SMALL]
+TOGETHER = 8
 PAUSES = (1.0, 3.0, 0.0)  # seconds after each failed question to the Hub; the last one is not asked again
 T = TypeVar("T")
 disable_progress_bar()  # loading has our own progress, on the page
@@ -81,6 +82,17 @@ def model_id(settings: Settings) -> str:
 def device_of(settings: Settings) -> str:
     """Returns `cuda` or `cpu`."""
     return settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def turns(settings: Settings) -> int:
+    """Returns how many replies are made at the same time: as set, or several where they cost each other little.
+
+    The embedded model computes them together on a CPU; ZeroGPU queues people for a GPU by itself.
+    """
+    if settings.parallel_turns:
+        return settings.parallel_turns
+    together = model_id(settings) == EMBEDDED and device_of(settings) == "cpu"
+    return TOGETHER if zerogpu.ON or together else 1
 
 
 def _load(name: str, settings: Settings, progress: Progress) -> ChatModel:

@@ -91,7 +91,7 @@ def talkative_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an app whose replies are long: they are stopped, or end by their length."""
     with (
         (tmp_path_factory.mktemp("talkative") / "app.log").open("w") as log,
-        running_app(log, "-m", "tests.talkative", TEMPERATURE="0") as url,
+        running_app(log, "-m", "tests.talkative", TEMPERATURE="0", PARALLEL_TURNS="1") as url,
     ):
         yield url
 

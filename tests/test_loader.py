@@ -17,6 +17,7 @@ from config import Settings
 from errors import ModelError
 from history import Message
 from model import ChatModel, Sampling, faults, load, repository
+from model.loader import turns
 from model.prompt import encode
 from tests import tiny
 from tests.services.hub import Fault, Hub, Repo
@@ -431,3 +432,16 @@ def test_a_pickle_is_never_loaded(copied: Copy, name: str, pickle: str, trapped:
     weights.unlink()
     assert code(folder) == "only_pickles"
     assert not (folder / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "number"),
+    [
+        ({"model_id": "embedded", "device": "cpu"}, 8),
+        ({"model_id": "embedded", "device": "cuda"}, 1),
+        ({"model_id": "us/other", "device": "cpu"}, 1),
+        ({"model_id": "embedded", "device": "cpu", "parallel_turns": 3}, 3),
+    ],
+)
+def test_replies_are_made_together_where_they_cost_each_other_little(settings: dict[str, Any], number: int) -> None:
+    assert turns(Settings(**settings)) == number

@@ -28,6 +28,7 @@ class Server:
             "HOME": str(folder / "home"),
             "XDG_STATE_HOME": str(folder / "state"),
             "MESSAGES_PER_MINUTE": "1000",
+            "PARALLEL_TURNS": "1",
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
