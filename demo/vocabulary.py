@@ -6,6 +6,7 @@ writes `adapter/vocabulary.npy`, one bit a token, and tells how many there are a
 cover. A word that is missing as a whole can still be said in pieces: every letter and every byte is there.
 """
 
+import argparse
 import json
 import random
 import re
@@ -69,12 +70,15 @@ def coverage(tokenizer: Any, told: Sequence[str]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=TARGET)
+    output = parser.parse_args().output
     tokenizer = AutoTokenizer.from_pretrained(ensure_base(Settings().cache_dir))
     told = texts()
     found = sayable(tokenizer, counted(tokenizer, told))
     bits = np.zeros(len(tokenizer), dtype=bool)
     bits[sorted(found)] = True
-    np.save(TARGET, np.packbits(bits))
+    np.save(output, np.packbits(bits))
     print(f"{len(found):,} of {len(tokenizer):,} tokens, {coverage(tokenizer, told):.2%} of messages kept out")
 
 
