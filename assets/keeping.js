@@ -177,8 +177,8 @@
     } else {
       localStorage.setItem(KEY, before);
       if (!before) localStorage.removeItem(KEY);
+      await ask("list"); // before it is told: who types on at once must not lose the box to the focus
       if (answer) tell(say("error.history_unknown"));
-      await ask("list");
       return find("#kept-told")?.focus();
     }
     draw();

@@ -20,9 +20,9 @@ LISTED = re.compile(r"\b\d{3}\b")  # a helpline's number
 
 
 def test_enter_sends_and_the_reply_streams_in_while_shift_enter_only_breaks_the_line(
-    app_url: str, visit: Visiting
+    talkative_url: str, visit: Visiting
 ) -> None:
-    me = visit(app_url)
+    me = visit(talkative_url)
     expect(me.status).to_have_text("Conectado")
     me.box.press_sequentially("Hola")
     me.box.press("Shift+Enter")
