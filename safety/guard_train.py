@@ -107,13 +107,12 @@ class Model:
 
 
 def unseen(rows: Sequence[Row], pieces: Sequence[Pieces]) -> Floats:
-    """Returns each row's log odds from a model that saw no row of its fold; minus infinity for what is not judged."""
+    """Returns each row's log odds from a model that saw no row of its fold."""
     folds = np.array([int(hashlib.sha256(row.group.encode()).hexdigest(), 16) % FOLDS for row in rows])
     odds = np.zeros(len(rows))
     for fold in range(FOLDS):
         seen, new = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
         odds[new] = Model([rows[i] for i in seen], [pieces[i] for i in seen]).odds([pieces[i] for i in new])
-    odds[[not is_judged(normal(row.text)) for row in rows]] = -np.inf
     return odds
 
 
@@ -133,6 +132,7 @@ def main() -> None:
     rows = [*labelled(), *ours()]
     pieces = [pieces_of(normal(row.text)) for row in rows]
     odds = unseen(rows, pieces)
+    odds[[not is_judged(normal(row.text)) for row in rows]] = -np.inf
     found = limits(rows, odds)
     _report(rows, odds, found)
     _write(Model(rows, pieces), rows, pieces, found)

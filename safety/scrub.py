@@ -108,7 +108,7 @@ def _is_phone(written: str, context: str) -> bool:
     if all(digits(part) in known_numbers() for part in written.split("/")):
         return False
     number = digits(written)
-    return len(number) >= SHORTEST or written[-1].isalpha() or (len(number) >= 3 and bool(_CALL.search(context)))
+    return len(number) >= SHORTEST or written[-1:].isalpha() or (len(number) >= 3 and bool(_CALL.search(context)))
 
 
 def _is_counting(written: str) -> bool:
