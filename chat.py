@@ -89,8 +89,12 @@ class Chat:
         session.sent.append(time.monotonic())
         session.conversation.messages.append(Message("user", words))
         card = self._assess(session)
-        turn = self._steady if session.level == "crisis" else self._turn
-        async with aclosing(turn(session, card)) as updates:
+        turn = (
+            self._steady(session, card)
+            if session.level == "crisis"
+            else self._turn(session, card, self._begun(session))
+        )
+        async with aclosing(turn) as updates:
             async for update in updates:
                 yield update
 
@@ -149,12 +153,25 @@ class Chat:
             self.counters.add("assess.failed")
             return safety.Assessment("crisis" if session.level == "crisis" else "elevated", "none", session.spoken)
 
+    def _begun(self, session: Session) -> str:
+        """Returns the reviewed words that a reply begins with, if any: who is to be asked about a medicine.
+
+        Where looking for it fails, the model begins by itself, and the guard still checks what it says.
+        """
+        try:
+            asked = safety.asks_about_medicine(session.conversation.said("user"))
+        except Exception as problem:
+            _known(problem)
+            return ""
+        return say(self.speaker.language(session), "reply.medicine") if asked else ""
+
     async def _steady(self, session: Session, aside: str) -> AsyncGenerator[Update, None]:
         """Answers in a crisis with reviewed words, then with what the model may add to them, if anything.
 
         A model that fails, is slow or says what it may not leaves the reviewed words, and no error.
         """
-        number = len(session.conversation.said("user")) % STEADY_REPLIES + 1
+        conversation = session.conversation  # a new one may begin before this turn has ended
+        number = len(conversation.said("user")) % STEADY_REPLIES + 1
         text = fixed = say(self.speaker.language(session), f"reply.crisis.{number}")
         session.busy = True
         try:
@@ -166,7 +183,7 @@ class Chat:
         except Exception as problem:
             _known(problem)
         finally:
-            session.conversation.messages.append(Message("assistant", text, finish="stop", aside=aside))
+            conversation.messages.append(Message("assistant", text, finish="stop", aside=aside))
             session.busy = False
         yield Update(_join(aside, text), finish="stop")
 
@@ -188,6 +205,7 @@ class Chat:
 
     async def _turn(self, session: Session, aside: str, text: str = "") -> AsyncGenerator[Update, None]:
         """Streams one reply after `text`, and records it however it ends."""
+        conversation = session.conversation
         session.busy = True
         finish: Finish = "cancelled"
         try:
@@ -204,7 +222,7 @@ class Chat:
             aside = _join(aside, f"⚠️ {self.explain(session, known)}")
             raise known from None
         finally:
-            session.conversation.messages.append(Message("assistant", text, finish=finish, aside=aside))
+            conversation.messages.append(Message("assistant", text, finish=finish, aside=aside))
             session.busy = False
 
     async def _words(self, session: Session, model: ChatModel, text: str) -> AsyncGenerator[Update, None]:

@@ -14,9 +14,14 @@ class Line:
 
     def __init__(self, seats: int, places: int) -> None:
         """Serves `seats` at once and lets `places` wait."""
-        self._free = seats
+        self._seats = self._free = seats
         self._places = places
         self._waiting: deque[Ticket] = deque()
+
+    @property
+    def served(self) -> int:
+        """How many are served now."""
+        return self._seats - self._free
 
     def join(self) -> "Ticket":
         """Takes a place.

@@ -248,13 +248,18 @@ class Page:
 
     async def _settle(self, session: Session) -> tuple[str, Any]:
         """After Stop: waits until the turn is recorded, then shows how it ended."""
+        await self._turn_over(session)
+        return turn_of(session), gr.Button(visible=unfinished(session))
+
+    async def _turn_over(self, session: Session) -> None:
+        """Waits until a turn that was cancelled is recorded where it belongs."""
         for _ in range(int(SETTLE_SECONDS / 0.05)):
             if not session.busy:
                 break
             await asyncio.sleep(0.05)
-        return turn_of(session), gr.Button(visible=unfinished(session))
 
-    def _new(self, session: Session) -> tuple[Any, ...]:
+    async def _new(self, session: Session) -> tuple[Any, ...]:
+        await self._turn_over(session)
         self.chat.new(session)
         return [], turn_of(session), gr.Button(visible=False), []
 
@@ -273,9 +278,15 @@ class Page:
     def _idle_box(self) -> Any:
         return gr.Textbox(interactive=True, submit_btn=True, stop_btn=False)
 
-    def forget(self, name: str) -> None:
-        """Drops everything that the server holds of a session that was left."""
+    def forget(self, name: str) -> bool:
+        """Drops everything that the server holds of a session that was left, and returns whether it did.
+
+        In the middle of a turn it does not: Gradio would make the session anew, and nobody would know of that one.
+        """
         if session := self.session_of(name):
+            if session.busy:
+                return False
             self.chat.forget(session)
         self.blocks.state_holder.session_data.pop(name, None)
         self.blocks.state_holder.time_last_used.pop(name, None)
+        return True

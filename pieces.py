@@ -16,9 +16,6 @@ from model import Delta
 from model import Finish as ModelFinish
 from safety.guard import Guarded
 
-UPDATES = 500  # a second, of all replies together: each takes Gradio about 0.7 ms of one core, and more would queue up
-_received: set[object] = set()  # a mark for each reply on its way
-
 
 class Piece(NamedTuple):
     """Text that may be shown, and at the end how the reply ended."""
@@ -49,7 +46,6 @@ def guarded(deltas: Iterator[Delta], guard: Callable[[Iterator[str]], Guarded], 
 def in_thread(pieces: Iterator[Piece], done: Callable[[], None]) -> AsyncGenerator[Piece, None]:
     """Runs an iterator in a thread of its own and yields what it yields, joined where the consumer was slower.
 
-    The more replies are on their way, the longer each waits before its next words, so that all keep their pace.
     `done` is called in the event loop when the thread has ended, which can be later than the consumer: a seat in the
     line is free only when the model really is.
     """
@@ -69,19 +65,13 @@ def in_thread(pieces: Iterator[Piece], done: Callable[[], None]) -> AsyncGenerat
 
     async def receive() -> AsyncGenerator[Piece, None]:
         last: Piece | BaseException | None = Piece("")
-        mark = object()
-        _received.add(mark)
-        try:
-            while isinstance(last, Piece):
-                items = [await queue.get()]
-                while not queue.empty():
-                    items.append(queue.get_nowait())
-                last = items[-1]
-                if pieces := [item for item in items if isinstance(item, Piece)]:
-                    yield Piece("".join(piece.text for piece in pieces), pieces[-1].finish)
-                    await asyncio.sleep(len(_received) / UPDATES)
-        finally:
-            _received.discard(mark)
+        while isinstance(last, Piece):
+            items = [await queue.get()]
+            while not queue.empty():
+                items.append(queue.get_nowait())
+            last = items[-1]
+            if pieces := [item for item in items if isinstance(item, Piece)]:
+                yield Piece("".join(piece.text for piece in pieces), pieces[-1].finish)
         if last is not None:
             raise last
 

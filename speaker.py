@@ -21,7 +21,8 @@ from pieces import guarded, in_thread
 from sentences import Language, say
 from session import Session
 
-COALESCE_SECONDS = 0.15  # at most 7 updates a second: each costs the page in proportion to the conversation
+COALESCE_SECONDS = 0.1  # at most 10 updates a second: each costs the page in proportion to the conversation
+UPDATES = 500  # a second, of all replies together: more than one core takes through Gradio would queue up
 TELL_SECONDS = 0.5  # how often a waiting person is told where they are
 STEADY_TOKENS = 120  # room for two sentences, in a crisis
 
@@ -98,7 +99,7 @@ class Speaker:
                 text += piece.text
                 yield Update(text, finish=piece.finish)
                 if not piece.finish:  # what comes meanwhile comes joined, and nothing that has passed is held back
-                    await asyncio.sleep(COALESCE_SECONDS)
+                    await asyncio.sleep(max(COALESCE_SECONDS, self._line.served / UPDATES))
         finally:
             stop.set()
             release()

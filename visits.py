@@ -55,22 +55,29 @@ class Visits:
                 del self._open[session]
 
     def left(self) -> list[str]:
-        """Returns the sessions that nobody came back to, and forgets them here."""
+        """Returns the sessions that nobody came back to."""
         before = time.monotonic() - self.grace
         with self._lock:
-            gone = [name for name, seen in self._seen.items() if seen < before and name not in self._open]
-            for name in gone:
-                del self._seen[name]
-                self._owners.pop(name, None)
-        return gone
+            return [name for name, seen in self._seen.items() if seen < before and name not in self._open]
 
-    def sweep(self, forget: Callable[[str], None]) -> None:
-        """Calls `forget` for each session that was left, for ever, in a thread of its own."""
+    def sweep(self, forget: Callable[[str], bool]) -> None:
+        """Calls `forget` for each session that was left, for ever, in a thread of its own.
+
+        One that it declines to forget, by returning False, is in use: its time begins anew.
+        """
 
         def work() -> None:
             while True:
                 time.sleep(min(SWEEP_SECONDS, max(self.grace, 0.1)))
                 for name in self.left():
-                    forget(name)
+                    self._note(name, used=not forget(name))
 
         threading.Thread(target=work, name="visits", daemon=True).start()
+
+    def _note(self, session: str, *, used: bool) -> None:
+        with self._lock:
+            if used:
+                self._seen[session] = time.monotonic()
+            else:
+                self._seen.pop(session, None)
+                self._owners.pop(session, None)

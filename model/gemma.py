@@ -116,11 +116,11 @@ def weight_of(norm: Gemma3RMSNorm) -> Tensor:
     return 1 + norm.weight.detach().float()
 
 
-def pack(model: Gemma3ForCausalLM, said: Tensor | None = None) -> None:
+def pack(model: Gemma3ForCausalLM, vocabulary: Tensor | None = None) -> None:
     """Puts packed weights in the place of a model's own, layer by layer, so that both are never held whole.
 
     Args:
-        said: ids of the only words that are to be said; None is all.
+        vocabulary: ids of the only words that are to be said; None is all.
     """
     body = model.model
     layers: Any = body.layers
@@ -130,4 +130,4 @@ def pack(model: Gemma3ForCausalLM, said: Tensor | None = None) -> None:
     body.rotary_emb = Rotation(body.rotary_emb, model.config.head_dim)
     words: Any = body.embed_tokens
     body.embed_tokens = PackedEmbedding(words.weight, words.scalar_embed_scale)
-    model.lm_head = PackedHead(body.embed_tokens, said)
+    model.lm_head = PackedHead(body.embed_tokens, vocabulary)

@@ -79,20 +79,20 @@ class PackedHead(nn.Module):
 
     rows: Tensor
     scale: Tensor
-    said: Tensor | None
+    vocabulary: Tensor | None
 
-    def __init__(self, words: PackedEmbedding, said: Tensor | None = None) -> None:
+    def __init__(self, words: PackedEmbedding, vocabulary: Tensor | None = None) -> None:
         """Takes the ids of the words that can be said, ascending; without them it is all."""
         super().__init__()
-        self.register_buffer("said", said)
-        self.register_buffer("rows", words.rows if said is None else words.rows[said])
-        self.register_buffer("scale", words.scale if said is None else words.scale[said])
+        self.register_buffer("vocabulary", vocabulary)
+        self.register_buffer("rows", words.rows if vocabulary is None else words.rows[vocabulary])
+        self.register_buffer("scale", words.scale if vocabulary is None else words.scale[vocabulary])
         self.size = len(words.rows)
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes `(..., width)` in bf16 and returns `(..., vocabulary)`."""
         found = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.rows, self.scale)
-        if self.said is not None:
+        if self.vocabulary is not None:
             every = found.new_full((len(found), self.size), -torch.inf)
-            found = every.index_copy_(1, self.said, found)
+            found = every.index_copy_(1, self.vocabulary, found)
         return found.view(*x.shape[:-1], -1)

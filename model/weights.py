@@ -134,11 +134,11 @@ def _packed(model: Any, plan: Plan) -> str:
     if not linears.is_supported():
         log.warning("no AVX2 on this processor: the weights stay in bf16, and a reply takes two to three times as long")
         return "none: no AVX2"
-    gemma.pack(model, _said(plan.adapter))
+    gemma.pack(model, _vocabulary(plan.adapter))
     return "packed"
 
 
-def _said(adapter: Path | None) -> Tensor | None:
+def _vocabulary(adapter: Path | None) -> Tensor | None:
     """Returns the ids of the words that an adapter was taught to speak with, where its folder says so."""
     if adapter is None or not (adapter / VOCABULARY).exists():
         return None

@@ -48,7 +48,7 @@ def test_view_api_shows_the_named_endpoints_typed_and_described_and_no_others(cl
 
 def test_a_reply_streams_word_by_word_and_ends_with_the_whole_of_it(client: Client) -> None:
     pieces = list(client.submit("Hola, hoy ha sido un día largo.", api_name="/chat"))
-    assert len(pieces) > 2  # what comes within 0.15 s comes joined
+    assert len(pieces) > 2  # what comes within 0.1 s comes joined
     assert all(later.startswith(earlier) for earlier, later in pairwise(pieces))
     assert said(client)[-1]["text"] == pieces[-1]
     assert said(client)[-1]["finish"] == "stop"

@@ -170,10 +170,14 @@ def test_a_cancelled_task_records_its_partial_reply_too() -> None:
 def test_only_one_reply_is_computed_at_a_time_and_those_who_wait_know_their_place() -> None:
     async def work() -> None:
         model = FakeModel(seconds=0.03)
-        for _ in range(4):
-            model.enqueue(*["a "] * 30)
         chat = chat_with(model)
-        everyone = await asyncio.gather(*(say(chat, Session(), f"hola {n}") for n in range(4)))
+        await say(chat, Session(), "hola")  # what is loaded at the first message would let a later one pass it
+        arrivals = []
+        for n in range(4):
+            model.enqueue(*["a "] * 30)
+            arrivals.append(asyncio.create_task(say(chat, Session(), f"hola {n}")))
+            await asyncio.sleep(0.1)
+        everyone = await asyncio.gather(*arrivals)
         assert model.most_running == 1
         places = [max(update.place for update in updates) for updates in everyone]
         assert places == [0, 1, 2, 3]
@@ -359,3 +363,19 @@ def test_words_cleaned_before_a_failure_are_recorded_once_on_the_page() -> None:
 
     assert "sigue aquí" in run(work())[-1][0]
     assert session.conversation.said("user") == ["hola mundo"]
+
+
+@pytest.mark.parametrize("words", ["hola", "quiero matarme"])
+def test_a_reply_that_a_new_conversation_cuts_is_recorded_in_its_own(words: str) -> None:
+    model, session = FakeModel(), Session()
+    model.enqueue("Te ", "escucho.")
+    chat, conversation = chat_with(model), session.conversation
+
+    async def work() -> None:
+        async with aclosing(chat.reply(session, words)) as updates:
+            await anext(updates)
+            chat.new(session)
+
+    run(work())
+    assert [message.role for message in conversation.messages] == ["user", "assistant"]
+    assert session.is_new and not session.busy

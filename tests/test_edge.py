@@ -82,7 +82,23 @@ def test_an_open_page_is_never_forgotten_and_a_closed_one_after_a_while() -> Non
     visits.closed("s")
     assert visits.left() == []
     time.sleep(0.1)
-    assert visits.left() == ["s"] and visits.left() == []
+    assert visits.left() == ["s"]
+
+
+def test_a_session_in_the_middle_of_a_turn_is_forgotten_after_it_and_no_other_browser_gets_it() -> None:
+    visits, asked = Visits(grace=0.05), list[str]()
+    visits.admit("s", "ana")
+
+    def forget(session: str) -> bool:
+        asked.append(session)
+        return len(asked) > 2  # busy twice
+
+    visits.sweep(forget)
+    while len(asked) < 2:
+        time.sleep(0.01)
+    assert not visits.admit("s", "luis") and visits.admit("s", "ana")
+    time.sleep(0.5)
+    assert asked == ["s"] * 3 and visits.admit("s", "luis")
 
 
 def test_the_server_forgets_a_conversation_after_its_page_was_left(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 from config import Settings
 from demo.evaluate.held_back import loss
 from demo.train import HERE, split
-from demo.vocabulary import counted, texts, written_by_us
+from demo.vocabulary import counted, in_our_letters, texts
 from model import ChatModel, gemma, linears, load
 from model.cache import RoomyLayer, bytes_of, full_length_cache
 from model.linears import DENSE_ROWS, PackedEmbedding, PackedHead, PackedLinear, in_int8
@@ -131,7 +131,7 @@ def test_the_embedded_model_is_packed_and_as_good(embedded: ChatModel) -> None:
 
 def test_the_embedded_model_can_say_every_word_of_ours_and_no_other_script(embedded: ChatModel) -> None:
     tokenizer: Any = embedded._tokenizer
-    said = set(embedded._model.lm_head.said.tolist())
+    said = set(embedded._model.lm_head.vocabulary.tolist())
     assert not set(counted(tokenizer, texts())) - said  # written before the last dialogues? python -m demo.vocabulary
     assert embedded._ends & said
     for word in ("murciélago", "Ñandú", "vergüenza", "otorhinolaryngologist", "xkcdq", "€", "¿¡"):
@@ -139,5 +139,5 @@ def test_the_embedded_model_can_say_every_word_of_ours_and_no_other_script(embed
         assert all(token in said for letter in word for token in tokenizer.encode(letter, add_special_tokens=False)), (
             whole
         )
-    strange = [token for token in said if not written_by_us(tokenizer.decode([token]))]
+    strange = [token for token in said if not in_our_letters(tokenizer.decode([token]))]
     assert len(strange) < 100, tokenizer.decode(strange)  # what stands in a message of ours, such as "ç" or "Š"

@@ -6,49 +6,30 @@ from collections.abc import Iterator
 
 import pytest
 
-import pieces
+import speaker
 from pieces import Piece, in_thread
+from session import Session
+from speaker import Update
+from tests.fakes import FakeModel
+from tests.test_chat import chat_with, run, say
 
-WORDS = [f"{number} " for number in range(20)]
+WORDS = [f"Digo {number}. " for number in range(20)]
 
 
-def spoken(pause: float = 0.0) -> Iterator[Piece]:
+def spoken() -> Iterator[Piece]:
     for word in WORDS:
         yield Piece(word)
-        time.sleep(pause)
+        time.sleep(0.02)
     yield Piece("", "stop")
 
 
-async def heard(replies: list[Iterator[Piece]]) -> list[list[Piece]]:
-    async def all_of(reply: Iterator[Piece]) -> list[Piece]:
-        return [piece async for piece in in_thread(reply, lambda: None)]
-
-    return await asyncio.gather(*map(all_of, replies))
+async def heard(reply: Iterator[Piece]) -> list[str]:
+    return [piece.text async for piece in in_thread(reply, lambda: None)]
 
 
-def test_one_reply_is_told_word_by_word() -> None:
-    (found,) = asyncio.run(heard([spoken(0.02)]))
-    assert len(found) > len(WORDS) / 2 and found[0].text.startswith("0 ")
-
-
-def test_the_more_replies_the_fewer_updates_of_each_and_no_word_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "UPDATES", 40)  # with 40 replies one a second of each, and they last 0.4 s
-    found = asyncio.run(heard([spoken(0.02) for _ in range(40)]))
-    for each in found:
-        assert "".join(piece.text for piece in each) == "".join(WORDS)
-        assert each[-1].finish == "stop" and len(each) <= 4
-    assert not pieces._received
-
-
-def test_a_reply_that_nobody_hears_any_more_holds_no_other_up() -> None:
-    async def left() -> None:
-        reply = in_thread(spoken(0.01), lambda: None)
-        await anext(reply)
-        assert len(pieces._received) == 1
-        await reply.aclose()
-
-    asyncio.run(left())
-    assert not pieces._received
+def test_a_reply_comes_as_it_is_said() -> None:
+    found = asyncio.run(heard(spoken()))
+    assert "".join(found) == "".join(WORDS) and len(found) > len(WORDS) / 2
 
 
 def test_what_fails_in_the_thread_comes_out_after_the_words() -> None:
@@ -56,11 +37,25 @@ def test_what_fails_in_the_thread_comes_out_after_the_words() -> None:
         yield Piece("Hola")
         raise ValueError("kaputt")
 
-    async def read() -> list[str]:
-        texts: list[str] = []
-        with pytest.raises(ValueError, match="kaputt"):
-            async for piece in in_thread(broken(), lambda: None):
-                texts.append(piece.text)
-        return texts
+    texts: list[str] = []
 
-    assert asyncio.run(read()) == ["Hola"] and not pieces._received
+    async def read() -> None:
+        async for piece in in_thread(broken(), lambda: None):
+            texts.append(piece.text)
+
+    with pytest.raises(ValueError, match="kaputt"):
+        asyncio.run(read())
+    assert texts == ["Hola"]
+
+
+@pytest.mark.parametrize(("updates", "least", "most"), [(1000, 7, 30), (2, 2, 3)])
+def test_the_more_replies_at_once_the_fewer_updates_and_no_word_is_lost(
+    monkeypatch: pytest.MonkeyPatch, updates: int, least: int, most: int
+) -> None:
+    monkeypatch.setattr(speaker, "COALESCE_SECONDS", 0.01)
+    monkeypatch.setattr(speaker, "UPDATES", updates)  # with 2 a second, one of a single person each half second
+    model = FakeModel(seconds=0.02)
+    model.enqueue(*WORDS)
+    told: list[Update] = run(say(chat_with(model), Session(), "Hola"))
+    assert told[-1].text.strip() == "".join(WORDS).strip() and told[-1].finish == "stop"
+    assert least <= len(told) <= most

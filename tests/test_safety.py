@@ -495,6 +495,11 @@ def guarded(text: str) -> str:
     return "".join(guard([text]))
 
 
+@pytest.mark.parametrize("text", ["Trabajas 24/7 y no paras.", "24/7", "Estás 24/7, de lunes a domingo."])
+def test_hours_without_a_number_stay(text: str) -> None:
+    assert guarded(text) == text
+
+
 @pytest.mark.parametrize("text", STREAMS)
 def test_the_guard_gives_the_same_for_every_split(text: str) -> None:
     whole = guarded(text)

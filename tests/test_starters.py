@@ -40,7 +40,7 @@ def test_the_second_person_gets_the_first_ones_reply_without_the_model() -> None
 
 
 def test_it_is_given_without_waiting_in_line() -> None:
-    model = FakeModel(seconds=0.3)
+    model = FakeModel(seconds=1.0)
     chat = chat_with(model, parallel_turns=1, queue_size=1)
     run(say(chat, Session(language="es"), TRISTE))
 
