@@ -46,12 +46,12 @@ def sayable(tokenizer: Any, counts: Counter[int]) -> set[int]:
     """Returns the ids of characters, bytes and what ends a reply, of frequent tokens in our letters, and `counts`."""
     found = set(counts) | terminators(tokenizer, None)
     for token, number in tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).items():
-        if BYTE.fullmatch(token) or ((number < EARLY or len(token) == 1) and written_by_us(token)):
+        if BYTE.fullmatch(token) or ((number < EARLY or len(token) == 1) and in_our_letters(token)):
             found.add(number)
     return found
 
 
-def written_by_us(token: str) -> bool:
+def in_our_letters(token: str) -> bool:
     """Tells whether a token has no letter that neither language has."""
     return all(letter in LETTERS for letter in token.lower() if letter.isalpha())
 

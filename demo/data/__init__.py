@@ -9,6 +9,6 @@ from demo.data.check import Finding, check, summary
 from demo.data.repair import Mend, repair
 
 # In the order in which the adapter learned them.
-OURS = [Path(__file__).parent.parent / f"{name}.jsonl" for name in ("dialogues", "plain", "simple", "turns")]
+OURS = [Path(__file__).parent.parent / f"{name}.jsonl" for name in ("dialogues", "plain", "simple", "turns", "echoes")]
 
 __all__ = ["OURS", "Finding", "Mend", "check", "repair", "summary"]

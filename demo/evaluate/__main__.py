@@ -37,7 +37,6 @@ from sentences import Language, say
 HERE = Path(__file__).parent.parent
 ADAPTER = HERE / "adapter"
 TEMPLATE = ADAPTER / "chat_template.jinja"
-
 NEAR = 0.4  # likeness from which an opening is said to be known
 Table = dict[str, dict[str, str]]  # a measure's name to its value by column
 
