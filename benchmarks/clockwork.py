@@ -1,7 +1,8 @@
 """The app with a model that costs nothing and speaks in time: `python -m benchmarks.clockwork`.
 
-Each of its words is a sentence, so that the guard, which waits for the end of one, adds nothing. When it said each
-word of a reply to `WATCHED` stands in the file that CLOCK_FILE names, in milliseconds since 1970, one a line.
+Its sentences have twelve words. Those of a reply to `WATCHED` have one, so that the guard, which waits for the end of
+one, adds nothing; when each of these words was said stands in the file that CLOCK_FILE names, in milliseconds since
+1970, one a line.
 """
 
 import os
@@ -16,7 +17,8 @@ from model import ChatMessage, Delta, Description, Sampling
 
 RATE = 30.0  # words a second
 WORDS = 150
-WORD = "Sigo. "
+SENTENCE = 12  # words
+WORD = "sigo"
 SHORT, WATCHED = "breve", "despacio"  # what is said to get a reply of a few words at once, and one that is noted
 
 
@@ -34,16 +36,16 @@ class Clockwork:
         conversation: str | None = None,  # noqa: ARG002 - the contract's
     ) -> Iterator[Delta]:
         """Yields words in time; how long a conversation is makes no difference."""
-        short, times = SHORT in messages[-1].text, list[float]()
+        short, watched, times = SHORT in messages[-1].text, WATCHED in messages[-1].text, list[float]()
         due = time.monotonic()
         for _ in range(12 if short else WORDS):
             if stop and stop.is_set():
                 break
             times.append(1000 * time.time())
-            yield Delta(WORD)
+            yield Delta(f"{WORD.title()}. " if watched or len(times) % SENTENCE == 0 else f"{WORD} ")
             due += 0 if short else 1 / RATE
             time.sleep(max(0.0, due - time.monotonic()))
-        if WATCHED in messages[-1].text:
+        if watched:
             Path(os.environ["CLOCK_FILE"]).write_text("\n".join(map(str, times)), encoding="utf-8")
         yield Delta("", "cancelled" if stop and stop.is_set() else "stop")
 

@@ -117,7 +117,7 @@ def _all(work: Callable[[int], None], number: int) -> None:
         thread.join()
 
 
-def apart(work: Callable[[], T]) -> T:
+def alone(work: Callable[[], T]) -> T:
     """Does something in a thread of its own, which ends with it."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
@@ -167,8 +167,8 @@ def both(quantization: str) -> tuple[ChatModel, BatchedModel]:
 def lines(*, rounds: int = ROUNDS) -> Iterator[str]:
     """Yields the lines of the table."""
     talks, thirds = ([person(number, turns) for number in range(max(PEOPLE))] for turns in (1, 3))
-    line, batch = apart(lambda: both(""))
-    line_16, batch_16 = apart(lambda: both("none"))
+    line, batch = alone(lambda: both(""))
+    line_16, batch_16 = alone(lambda: both("none"))
     cases = [
         Case("in line", 1, lambda: in_line(line, talks[:1])),
         *[Case("together", n, lambda n=n: together(batch, talks[:n])) for n in PEOPLE],  # type: ignore[misc]
@@ -183,11 +183,11 @@ def lines(*, rounds: int = ROUNDS) -> Iterator[str]:
         Case("bf16: transformers, third turn", 8, lambda: managed(line_16, thirds, sampled=True)),
     ]
     for case in (*cases[:4], *cases[-2:]):
-        apart(case.run)  # once, for warming up
+        alone(case.run)  # once, for warming up
     runs: dict[Case, list[Run]] = {case: [] for case in [*cases, *peers]}
     for number in range(rounds):
         for case in [*cases, *peers[: 0 if number else None]]:  # the slow ones once
-            runs[case].append(apart(case.run))
+            runs[case].append(alone(case.run))
     yield from table(runs)
 
 
@@ -195,9 +195,9 @@ def table(runs: dict[Case, list[Run]]) -> Iterator[str]:
     """Yields the lines of the table; ratios are to the first case."""
     yield "| how | people | tokens/s of all | ratio | last first word, s | ratio |"
     yield "|---|---|---|---|---|---|"
-    alone = Run(*(statistics.median(values) for values in zip(*next(iter(runs.values())), strict=True)))
+    base = Run(*(statistics.median(values) for values in zip(*next(iter(runs.values())), strict=True)))
     for case, found in runs.items():
         firsts, rates = [run.first for run in found], [run.rate for run in found]
-        ratios = statistics.median(rates) / alone.rate, statistics.median(firsts) / alone.first
+        ratios = statistics.median(rates) / base.rate, statistics.median(firsts) / base.first
         first = "– | –" if "leave" in case.name else f"{spread(firsts, 2)} | {ratios[1]:.1f}"
         yield f"| {case.name} | {case.people} | {spread(rates, 1)} | {ratios[0]:.1f} | {first} |"
