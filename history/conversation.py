@@ -69,7 +69,7 @@ class Conversation:
         What the page sends comes from outside. A reply counts as ours only if this conversation holds it; any other
         text in the assistant's place (forged, or said before a restart) stays visible but is never read by the
         model. The person's words are theirs in any case. Other roles are dropped. Of what is not known, only the
-        newest is taken over.
+        newest is taken over. Of a reply that was stopped, the page may miss the last words; it is ours all the same.
         """
         known, kept, first = _by_words(self.messages), list[Message](), len(shown) - PAGE_MESSAGES
         for place, (role, text) in enumerate(shown):
@@ -77,10 +77,19 @@ class Conversation:
                 kept.append(same.popleft())  # each once: who says the same twice has said two messages
             elif role == "user" and place >= first:
                 kept.append(Message("user", text))
+            elif role == "assistant" and (late := self._stopped(len(kept), text)) and late not in kept:
+                kept.append(late)
             elif role == "assistant" and place >= first:
                 kept.append(Message("assistant", "", aside=text))
         self.messages = kept
         self.dropped = min(self.dropped, len(kept))
+
+    def _stopped(self, place: int, begun: str) -> Message | None:
+        """Returns the message at this place if it is a stopped reply that begins with these words."""
+        here = self.messages[place] if place < len(self.messages) else None
+        if here and here.finish == "cancelled" and _squeezed(here.shown).startswith(_squeezed(begun)):
+            return here
+        return None
 
     def recall(self, stored: Sequence[Message]) -> None:
         """Puts stored messages in the place of those that show the same: after a restart, replies are ours again."""
