@@ -41,6 +41,7 @@ EMBEDDED_BASE = "google/gemma-3-270m"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 IGNORED = -100  # the label that cross entropy leaves out
 SAMPLE = 16_384  # words that stand for the rest of the vocabulary in a training step
+SAVED = 0.1  # share of the training after which there is another checkpoint
 HELD_BACK = 60  # dialogues that only measure
 SEED = 7
 
@@ -215,7 +216,7 @@ def recipe(options: argparse.Namespace) -> TrainingArguments:
         warmup_steps=10,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
-        save_strategy="epoch",
+        save_steps=SAVED,
         save_total_limit=3,
         logging_steps=5,
         report_to="none",

@@ -1,9 +1,9 @@
 """Trains the weights of the guard's classifier: `python -m safety.guard_train` prints what they are worth, and writes.
 
 Reads the labelled sentences of `data/guard_sentences.jsonl`, the examples of the rules, and every reply of our own
-dialogues as harmless. All figures are of sentences that the model which judges them never saw: five folds, in which no
-dialogue is on both sides. The limits are the log odds that the shares `STOPPED` of our own replies exceed there. Needs
-scikit-learn, which nothing at run time does.
+dialogues and echoes as harmless. All figures are of sentences that the model which judges them never saw: five folds,
+in which no dialogue is on both sides. The limits are the log odds that the shares `STOPPED` of the dialogues' replies
+exceed there. Needs scikit-learn, which nothing at run time does.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from safety.train import wilson
 from sentences import LANGUAGES, Language, catalogue
 
 SENTENCES = WEIGHTS.with_name("guard_sentences.jsonl")
-DIALOGUES = WEIGHTS.parent.parent / "demo" / "dialogues.jsonl"
+DIALOGUES, ECHOES = (WEIGHTS.parent.parent / "demo" / f"{name}.jsonl" for name in ("dialogues", "echoes"))
 OURS = ("guard.", "reply.", "notice.")  # keys of sentences of our own that stand where a reply stands
 HARMLESS = "harmless"
 STOPPED = (0.001, 0.02)  # share of our own replies that may be stopped: outside of a crisis, and in one
@@ -67,12 +67,15 @@ def labelled() -> list[Row]:
 
 
 def ours() -> Iterator[Row]:
-    """Yields every sentence of our own replies, all of them harmless."""
-    for dialogue in map(json.loads, DIALOGUES.read_text(encoding="utf-8").splitlines()):
-        for number, message in enumerate(dialogue["messages"]):
-            if message["role"] == "assistant":
-                for text in in_sentences([message["content"]]):
-                    yield Row(text, HARMLESS, dialogue["lang"], dialogue["id"], f"{dialogue['id']} {number}")
+    """Yields every sentence of our own replies and echoes, all of them harmless."""
+    for file in (DIALOGUES, ECHOES):
+        for dialogue in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            for number, message in enumerate(dialogue["messages"]):
+                if message["role"] == "assistant":
+                    # What only says back a clause is far from any harm, and would set the limits too low.
+                    reply = f"{dialogue['id']} {number}" if file == DIALOGUES else ""
+                    for text in in_sentences([message["content"]]):
+                        yield Row(text, HARMLESS, dialogue["lang"], dialogue["id"], reply)
     for language in LANGUAGES:
         for key, text in catalogue(language).items():
             if key.startswith(OURS):
