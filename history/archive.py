@@ -8,7 +8,6 @@ person's consent, nothing is written anywhere. Knows nothing of pages and models
 """
 
 import hashlib
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -20,18 +19,18 @@ from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from errors import RemansoError
-from history import reading
 from history.cipher import Cipher
 from history.conversation import ID, Conversation, Message
 from history.documents import Document, Holding, Kind, Person, Record, Row, now_text
 from history.ending import finishing
+from history.eraser import Eraser, Receipt
 from history.identity import new_secret, owner_key, read_salt
 from history.mover import Mover
 from history.people import People
-from history.reading import Reader, patiently
+from history.reading import Reader
 from history.sealing import Sealer, Summary, digest, first_words
 from history.search import find
-from history.stores import AwayError, Remains, open_store
+from history.stores import open_store
 from history.transfer import WORD_CHARS, Parcel, Rating, pack, plain, plain_title, unpack
 from sentences import Language
 
@@ -40,14 +39,8 @@ if TYPE_CHECKING:
     from history.journal import Journal
 
 CONSENT_VERSION = "1"  # of the words that a person consents to; with new words, everyone is asked again
-COUNT_SECONDS = 3.0  # for how many there are of what is deleted: that is not worth a longer wait
 CONVERSATIONS_KNOWN = 5_000
 PERSONAL = ("consent", "delete", "forget")  # records that change what is known of a person
-DAY = 86_400.0
-PURGE_FIRST = 600.0  # seconds after the start
-PURGE_PAUSE = 0.3  # between two people: the Hub allows 1,000 calls in five minutes
-
-log = logging.getLogger("remanso.history")
 
 
 @dataclass(frozen=True)
@@ -56,22 +49,6 @@ class Consent:
 
     time: datetime
     version: str
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What became of a deletion.
-
-    Attributes:
-        deleted: conversations that were there.
-        confirmed: that the store was read again afterwards, every revision that can be reached, and holds none of
-            them. Otherwise the store is away: they can no longer be opened here, and are deleted when it is back.
-        remains: `collection` where unreachable revisions lie on the Hub until it collects them.
-    """
-
-    deleted: int
-    confirmed: bool
-    remains: Remains
 
 
 class Archive:
@@ -83,7 +60,6 @@ class Archive:
 
     def __init__(self, settings: "Settings", now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now, self._latest = now, datetime.min.replace(tzinfo=UTC)
-        self._began, self._ticks = now(), time.monotonic()
         self._lock, self._ending = threading.RLock(), threading.Lock()
         self._closed = threading.Event()
         self._said: OrderedDict[tuple[str, str], dict[str, bytes]] = OrderedDict()  # what is recorded already
@@ -99,8 +75,9 @@ class Archive:
             self._people = People(lambda owner: self._reader.holding(owner, set()).person)
             self._mover = Mover(self._journal, self._store)
             self._mover.start()
+            self._eraser = Eraser(self._reader, self._mover, self._write, now)
             if self.days:
-                threading.Thread(target=self._retain, name="retention", daemon=True).start()
+                self._eraser.retain(self.days, self._closed)
 
     @property
     def away(self) -> str:
@@ -305,59 +282,24 @@ class Archive:
         person = self._person(owner)
         return self._erase(owner, "forget", {"epochs": person.epochs if person else None})
 
-    def purge(self, days: int | None = None, pause: float = 0.0) -> int:
+    def purge(self, days: int | None = None) -> int:
         """Deletes what has not changed for so many days, and consents without conversations as old; returns how many.
 
         Raises:
             AwayError: the store does not answer.
         """
         days = self.days if days is None else days
-        if not self._store or not days:
-            return 0
-        before, found = now_text(self._today() - timedelta(days=days)), 0
-        for owner in self._store.owners():
-            try:
-                holding = self._reader.holding(owner)
-            except AwayError as problem:
-                log.warning("a person's conversations are not purged: %s", problem)
-                continue
-            there = [one for one in holding.documents.values() if one]
-            old = [one.id for one in there if one.updated < before]
-            for id in old:
-                self._write(owner, "delete", {"before": before}, id)
-            if holding.person and holding.person.since < before and len(old) == len(there):
-                self._write(owner, "forget", {"epochs": holding.person.epochs, "before": before})
-            found += len(old)
-            time.sleep(pause)
-        self._mover.flush(reading.WAIT_SECONDS)
-        return found
+        return self._eraser.purge(days) if self._store and days else 0
 
     # Inside
 
     def _erase(self, owner: str, kind: Kind, data: Row, conversation: str = "") -> Receipt:
         if not self._store:
             return Receipt(0, True, "nothing")
-        ids = {conversation} if conversation else None
         with self._lock:
             for key in [key for key in self._said if key[0] == owner and conversation in ("", key[1])]:
                 del self._said[key]
-        there = patiently(lambda: self._reader.holding(owner, ids), COUNT_SECONDS)
-        try:
-            self._write(owner, kind, data, conversation)
-        finally:  # the disk can be full; the words must leave it all the same
-            self._journal.done(self._overtaken(owner, conversation), shrink=True)
-        confirmed = self._mover.flush(reading.WAIT_SECONDS, owner)
-        store = self._store
-        left = patiently(lambda: store.left(owner, ids)) if confirmed else None
-        count = sum(1 for one in there.documents.values() if one) if there else 0
-        return Receipt(count, left == [], store.remains)
-
-    def _overtaken(self, owner: str, conversation: str) -> list[Record]:
-        """Returns what waits to be stored and was deleted since."""
-        waiting = self._journal.pending(owner)
-        kinds = ("turn", "title", "rate") if conversation else ("turn", "title", "rate", "consent", "delete")
-        last = next((i for i in reversed(range(len(waiting))) if waiting[i].kind in ("delete", "forget")), 0)
-        return [one for one in waiting[:last] if one.kind in kinds and conversation in ("", one.conversation)]
+        return self._eraser.erase(owner, kind, data, conversation)
 
     def _write(self, owner: str, kind: Kind, data: Row, conversation: str = "", epoch: str = "") -> None:
         """Puts a record into the journal, and what is known of the person in step with it."""
@@ -399,20 +341,6 @@ class Archive:
         if person is None or not self.consented(owner):
             raise RemansoError("history_off")
         return person
-
-    def _retain(self) -> None:
-        """Deletes what is too old, once a day."""
-        pause = PURGE_FIRST
-        while not self._closed.wait(pause):
-            pause = DAY
-            try:
-                self.purge(pause=PURGE_PAUSE)
-            except (AwayError, RemansoError) as problem:
-                log.warning("nothing was purged: %s", type(problem).__name__)
-
-    def _today(self) -> datetime:
-        """Returns the time for deleting by age: a clock that jumps ahead while we run must not delete everything."""
-        return min(self._now(), self._began + timedelta(seconds=time.monotonic() - self._ticks))
 
 
 def _times(parcel: Parcel) -> tuple[datetime, datetime]:

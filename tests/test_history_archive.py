@@ -584,7 +584,7 @@ def test_a_clock_that_jumps_reorders_nothing_and_deletes_nothing(sqlite_place: P
     assert texts(archive, ana, id) == [str(i) for i in range(6)] and seen == sorted(seen) and len(set(seen)) == 6
     settle(archive)
     late = sqlite_place.archive(history_days=30)
-    late._now = lambda: today + timedelta(days=9000)  # it jumps while the server runs
+    late._eraser._now = lambda: today + timedelta(days=9000)  # it jumps while the server runs
     assert late.purge() == 0
 
 
@@ -664,14 +664,14 @@ def test_a_purge_spares_who_begins_to_talk_meanwhile(sqlite_place: Place, monkey
     kept(old, ana, "vieja")
     assert old.close(20)
     archive = sqlite_place.archive(history_days=30)
-    real, begun = archive._write, list[str]()
+    real, begun = archive._eraser._write, list[str]()
 
     def write(*given: Any, **more: Any) -> None:
         if given[1] != "turn" and not begun:  # after the purge has read what is there
             begun.append(kept(archive, ana, "nueva"))
         real(*given, **more)
 
-    monkeypatch.setattr(archive, "_write", write)
+    monkeypatch.setattr(archive._eraser, "_write", write)
     archive.purge()
     settle(archive)
     assert [one.title for one in archive.summaries(ana)] == ["nueva"] and archive._reader.holding(ana).person
