@@ -247,6 +247,8 @@ def test_good_replies_come_out_unchanged_at_every_split(language: Language) -> N
         ("es", 'Que te digan "no es para tanto" duele.  ¿Quién te lo dijo?\n\n1. Uno\n2. Dos\n'),
         ("es", "No tienes que ser fuerte siempre, y no es tu culpa."),
         ("es", "Sientes que eres una carga, y eso pesa."),
+        ("es", "Tu hija no contesta."),
+        ("es", "Pusieron cámaras en la bodega."),
         ("es", "Soy un programa, no una persona ni un profesional."),
         ("es", "No puedo decirte si tienes depresión; tu médico sí puede verlo contigo."),
         ("es", "¿Estás pensando en quitarte la vida?"),
