@@ -164,6 +164,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--rate", type=float, default=4e-4)
+    parser.add_argument("--dropout", type=float, default=0.05, help="of the adapter; 0 makes a step a quarter shorter")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=-1, help="stop after so many steps")
     parser.add_argument("--resume", action="store_true")
@@ -197,11 +198,19 @@ def trained(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: 
 def adapted(base: PreTrainedModel, options: argparse.Namespace) -> Any:
     """Puts a new adapter on a base, or the one to start from."""
     if options.start:
-        return PeftModel.from_pretrained(base, options.start, is_trainable=True)
+        config = LoraConfig.from_pretrained(options.start)
+        config.lora_dropout = options.dropout
+        return PeftModel.from_pretrained(base, options.start, is_trainable=True, config=config)
     rank = options.rank
     return get_peft_model(
         base,
-        LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=LINEAR, task_type="CAUSAL_LM"),
+        LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=options.dropout,
+            target_modules=LINEAR,
+            task_type="CAUSAL_LM",
+        ),
     )
 
 
