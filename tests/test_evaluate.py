@@ -181,7 +181,7 @@ def test_the_held_back_dialogues_are_those_that_training_holds_back(
     options = argparse.Namespace(
         base=str(base), start=None, data=[OURS[0]], output=tmp_path, runs=tmp_path, rank=1, epochs=1, rate=1e-4
     )
-    vars(options).update(batch=1, steps=1, resume=False)
+    vars(options).update(dropout=0.0, batch=1, steps=1, resume=False)
     monkeypatch.setattr(train, "arguments", lambda: options)
     monkeypatch.setattr(train, "ReplyTrainer", Watched)
     with pytest.raises(InterruptedError):
