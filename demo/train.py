@@ -164,7 +164,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--rate", type=float, default=4e-4)
-    parser.add_argument("--dropout", type=float, default=0.05, help="of the adapter; 0 makes a step a quarter shorter")
+    parser.add_argument("--dropout", type=float, default=0.05, help="of the adapter; 0 saves a seventh of a step")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=-1, help="stop after so many steps")
     parser.add_argument("--resume", action="store_true")

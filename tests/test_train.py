@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from config import Settings
-from demo.train import HELD_BACK, HERE, IGNORED, FrozenHeadLoss, Turn, dialogues, sampled, tokenize
+from demo.train import HELD_BACK, HERE, IGNORED, FrozenHeadLoss, Turn, adapted, arguments, dialogues, sampled, tokenize
 from history import Message
 from model import ChatModel, Sampling, load
 from model.prompt import encode
@@ -166,6 +166,17 @@ def test_the_adapter_has_the_template_that_it_was_trained_with(trained: Path) ->
     written = trained / "adapter" / "chat_template.jinja"
     assert written.exists()
     assert written.read_text(encoding="utf-8") == tiny.GEMMA.template
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_an_adapter_to_start_from_is_trained_with_the_dropout_asked_for(
+    trained: Path, base: Path, dropout: float
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    started = adapted(model, arguments(["--start", str(trained / "adapter"), "--dropout", str(dropout)]))
+    assert started.peft_config["default"].lora_dropout == dropout
+    found = {part.p for part in started.modules() if isinstance(part, torch.nn.Dropout) and part.p}
+    assert found == ({dropout} if dropout else set())
 
 
 def test_training_goes_on_from_the_last_checkpoint(trained: Path, base: Path, few: Path) -> None:
