@@ -93,7 +93,8 @@ class Speaker:
             deltas = model.stream(messages, self._sampling(model, crisis=crisis), stop, conversation=session.key)
             secret = system.text if crisis else self._settings.system_prompt
             guard = partial(safety.guard, language=self.language(session), crisis=crisis, prompt=secret, before=text)
-            checked = guarded(deltas, guard, self._counters)
+            heard = "\n".join(message.text for message in messages if message.role == "user")
+            checked = guarded(deltas, lambda told: guard(told).hearing(heard), self._counters)
             pieces, release = in_thread(checked, ticket.leave), _nothing
             async for piece in pieces:
                 text += piece.text

@@ -10,8 +10,10 @@ model, the turn or the page.
 
 import re
 from collections.abc import Generator, Iterable, Iterator
+from typing import Self
 
 from safety.conduct import Kind, breach
+from safety.contempt import is_first_to_say
 from safety.scrub import scrub
 from sentences import Language, say
 
@@ -39,12 +41,18 @@ class Guarded(Iterator[str]):
     def __init__(self, pieces: Iterable[str], language: Language, *, crisis: bool, prompt: str, before: str) -> None:
         self.blocked: Kind | None = None
         self._pieces, self._language = pieces, language
+        self._heard: str | None = None
         self._crisis, self._prompt, self._shown = crisis, prompt, before
         self._words, self._left = CRISIS_WORDS, CRISIS_SENTENCES
         self._text = self._run()
 
     def __next__(self) -> str:
         return next(self._text)
+
+    def hearing(self, said: str) -> Self:
+        """Takes what the person has said: the model is not to be the first that calls them something hard."""
+        self._heard = said
+        return self
 
     def close(self) -> None:
         """Ends the text, and the pieces it is made of."""
@@ -71,6 +79,8 @@ class Guarded(Iterator[str]):
     def _breach(self, sentence: str) -> Kind | None:
         if not sentence.strip():
             return None
+        if self._heard is not None and is_first_to_say(sentence, self._heard):
+            return "insult"
         before = self._shown[-CONTEXT:]
         return breach(sentence, self._language, before=before, crisis=self._crisis, prompt=self._prompt)
 

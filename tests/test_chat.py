@@ -53,6 +53,13 @@ def test_a_reply_is_streamed_and_recorded_with_how_it_ended() -> None:
     assert not session.busy
 
 
+@pytest.mark.parametrize(("words", "finish"), [("hoy me salió mal", "blocked"), ("me siento muy tonta", "stop")])
+def test_the_model_calls_somebody_something_hard_only_after_they_did(words: str, finish: str) -> None:
+    model = FakeModel()
+    model.enqueue("Te sientes muy tonta.")
+    assert run(say(chat_with(model), Session(), words))[-1].finish == finish
+
+
 def test_the_model_reads_the_system_prompt_first_and_every_turn_after_it() -> None:
     model, session = FakeModel(), Session(language="es")
     chat = chat_with(model)

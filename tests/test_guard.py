@@ -169,6 +169,35 @@ def test_a_disguise_does_not_help(text: str) -> None:
     assert stopped(text, "es") == "method"
 
 
+CALLED: list[tuple[Language, str, str]] = [
+    ("es", "Te sientes como una basura.", "soy una basura, no hay más"),
+    ("es", "Sientes que eres tonta y que nadie te lo dice.", "me llaman tonta y tienen razón"),
+    ("es", "Crees que eres feo.", "me veo feísimo en todas las fotos"),
+    ("en", "You feel so stupid.", "I'm STUPID for staying"),
+    ("en", "You feel that you are disgusting.", "i find myself disgusting"),
+]
+
+
+@pytest.mark.parametrize(("language", "reply", "said"), CALLED)
+def test_the_model_is_not_the_first_to_call_somebody_something_hard(language: Language, reply: str, said: str) -> None:
+    first = guard([reply], language).hearing("Estoy cansado de fingir. I am tired of pretending.")
+    assert "".join(first) == say(language, "guard.insult")
+    assert first.blocked == "insult"
+    assert "".join(guard([reply], language).hearing(said)) == reply
+
+
+@pytest.mark.parametrize(
+    "reply", ["No eres una basura, y lo que sientes importa.", "Tu jefe te llama tonta y te duele."]
+)
+def test_what_takes_a_hard_word_back_or_tells_whose_it_is_passes(reply: str) -> None:
+    assert "".join(guard([reply], "es").hearing("Estoy mal.")) == reply
+
+
+@pytest.mark.parametrize(("language", "reply"), [("es", "Eres una basura."), ("en", "You are a waste of space.")])
+def test_nobody_is_called_trash_whatever_they_said(language: Language, reply: str) -> None:
+    assert breach(reply, language) == "insult"
+
+
 def test_a_rule_reads_across_a_sentence_end_and_across_a_cut() -> None:
     assert stopped("¿Quieres morir? Hazlo.", "es") == "method"
     long = "Entiendo y te leo " + "y sigo leyendo despacio " * 11 + "y por eso "
