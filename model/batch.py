@@ -17,6 +17,7 @@ from errors import ModelError
 from model import attention
 from model.attention import Share
 from model.cache import Kept
+from model.echo import Echo
 from model.engine import ChatModel, Delta, Description, Pick
 from model.faults import is_out_of_memory
 from model.passes import Passes, Read, Stopped
@@ -41,11 +42,13 @@ class BatchedModel(ChatModel):
         model.set_attn_implementation(attention.APART)
         self._passes = Passes(self._pass)
 
-    def decode(self, prompt: list[int], sampling: Sampling, stop: threading.Event, kept: Kept) -> Iterator[Delta]:
+    def decode(
+        self, prompt: list[int], sampling: Sampling, stop: threading.Event, kept: Kept, echo: Echo | None = None
+    ) -> Iterator[Delta]:
         """Yields the reply as `ChatModel.decode` does, from passes that it shares."""
         with self._passes.turn(kept, stop):
             try:
-                yield from super().decode(prompt, sampling, stop, kept)
+                yield from super().decode(prompt, sampling, stop, kept, echo)
             except Stopped:
                 yield Delta("", "cancelled")
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from errors import ModelError
 from model.cache import Beginnings, CacheShelf, Kept
+from model.echo import Echo, Echoes
 from model.faults import is_out_of_memory
 from model.prompt import ChatMessage, beginning, encode, terminators
 from model.sampling import Sampling, choose
@@ -59,6 +60,7 @@ class ChatModel:
         self._shelf = CacheShelf()
         self._beginnings = Beginnings()
         self.context_length = context_length
+        self.echoes: Echoes | None = None  # where the model is one that says back what it has read
 
     def describe(self) -> Description:
         """Returns what is loaded and where."""
@@ -92,9 +94,10 @@ class ChatModel:
         prompt = encode(self._tokenizer, messages)
         if messages and messages[0].role == "system":
             self._beginnings.expect(messages[0].text, lambda: beginning(self._tokenizer, messages[0]))
+        echo = self.echoes.of(messages[-1].text) if self.echoes and messages[-1].role == "user" else None
         kept = self._shelf.take(conversation)
         try:
-            yield from self.decode(prompt, sampling, stop or threading.Event(), kept)
+            yield from self.decode(prompt, sampling, stop or threading.Event(), kept, echo)
         except BaseException as problem:
             # Only at a yield is the cache known to match its ids: anything but a closed iterator throws it away.
             if len(kept.ids) != kept.cache.get_seq_length():
@@ -112,7 +115,9 @@ class ChatModel:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def decode(self, prompt: list[int], sampling: Sampling, stop: threading.Event, kept: Kept) -> Iterator[Delta]:
+    def decode(
+        self, prompt: list[int], sampling: Sampling, stop: threading.Event, kept: Kept, echo: Echo | None = None
+    ) -> Iterator[Delta]:
         """Yields the reply to the token ids of a prompt, of which `kept` holds those that need no reading."""
         text = DecodeStream(skip_special_tokens=True)  # holds back while a character is incomplete
         generator: torch.Generator | None = None
@@ -123,7 +128,7 @@ class ChatModel:
         def pick(logits: torch.Tensor) -> int:
             nonlocal generator
             generator = generator or sampling.generator(logits.device)
-            return choose(logits, sampling, said, generator)
+            return choose(echo.prefer(logits, said) if echo else logits, sampling, said, generator)
 
         for start in range(0, len(new), PREFILL_CHUNK):
             if stop.is_set():

@@ -18,6 +18,7 @@ from config import EIGHT_B, EMBEDDED, Settings
 from errors import ModelError
 from model import repository, zerogpu
 from model.batch import BatchedModel, batchable
+from model.echo import Echoes
 from model.embedded import Progress, ensure_base, unheard
 from model.engine import ChatModel, Description
 from model.faults import explained
@@ -117,6 +118,7 @@ def _load(name: str, settings: Settings, progress: Progress) -> ChatModel:
         ),
         min(settings.max_context_tokens, placed.model.config.max_position_embeddings),
     )
+    loaded.echoes = Echoes.read(source.adapter, tokenizer)
     if isinstance(loaded, zerogpu.ZeroGPUModel):
         loaded.publish()
     return loaded
