@@ -104,6 +104,7 @@
     const help = find("#help"), inside = Boolean(help);
     if (inside === opened) return;
     opened = inside;
+    if (help?.contains(document.activeElement)) return; // an exercise was asked for, and has the keyboard already
     (help || find("#help-now")).focus({ preventScroll: true }); // the red button stays in sight
   }
 

@@ -239,6 +239,24 @@ def test_the_panel_has_first_aid_for_every_kind_of_card(person: Visit) -> None:
 # --- exercises
 
 
+def test_the_panel_leaves_the_keyboard_to_the_exercise_that_was_asked_for(person: Visit) -> None:
+    me = person
+    me.page.evaluate(
+        """() => {
+            const begin = () => document.querySelector("#help [data-calm=breathe]");
+            new MutationObserver((_, seen) => {
+                if (!begin()) return;
+                seen.disconnect();
+                begin().open = true;
+                begin().querySelector("button").focus(); // before the page has looked at what changed
+            }).observe(document.body, { childList: true, subtree: true });
+        }"""
+    )
+    me.find("#help-now").click()
+    me.page.wait_for_timeout(1000)
+    expect(me.find("#help [data-calm=breathe] button")).to_be_focused(timeout=1)
+
+
 def test_a_breath_is_paced_by_the_keyboard_and_stops(person: Visit) -> None:
     me = person
     me.ask("Quiero matarme.", rows=2)
