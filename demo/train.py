@@ -4,8 +4,7 @@
     python -m demo.train --start demo/runs/first --data demo/echoes.jsonl demo/turns.jsonl --epochs 1.5  # to listen: 50
     python -m demo.train --resume                        # goes on from the last checkpoint
 
-These two reach what the adapter in this folder does, which was trained in five stages as its card tells; fewer passes
-do not.
+These two reach what the adapter did before its last three stages, which its card tells; fewer passes do not.
 The loss counts on replies only. The chat template is the one saved beside the adapter, so that training and
 conversation build the same tokens. Knows nothing of the page, of sampling or of safety.
 """
