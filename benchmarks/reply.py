@@ -80,6 +80,19 @@ def ours(model: ChatModel, *, warm: bool) -> Callable[[list[Message]], Run]:
     return run
 
 
+def without_echo(model: ChatModel) -> Callable[[list[Message]], Run]:
+    """Our engine without its liking for the person's words."""
+
+    def run(messages: list[Message]) -> Run:
+        held, model.echoes = model.echoes, None
+        try:
+            return ours(model, warm=False)(messages)
+        finally:
+            model.echoes = held
+
+    return run
+
+
 def template(model: ChatModel) -> Callable[[list[Message]], Run]:
     """The peer: `generate` in a thread, with transformers' own streamer."""
 
@@ -124,6 +137,7 @@ def rows_of(model: ChatModel, dense: ChatModel, file: Path) -> tuple[list[Row], 
         Row("transformers `generate` + streamer, bf16", template(dense)),
         Row(f"ours, {dense.describe().quantization}: bf16", ours(dense, warm=False)),
         Row(f"ours, {model.describe().quantization}", ours(model, warm=False)),
+        Row("ours, packed, without the echo", without_echo(model)),
     ]
     later = [first[0], first[2], Row("ours, packed, conversation kept", ours(model, warm=True))]
     if find_spec("llama_cpp"):
