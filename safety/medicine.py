@@ -90,8 +90,10 @@ def by_rules(*messages: str) -> bool:
 def _is_like(message: str) -> bool:
     """Tells whether a message has in common with questions about medicines what others have not."""
     rows, scale, weights, limit = _trained()
-    ids, values = vectors([pieces_of(plain(message))], rows, scale)[0]
-    return float(values @ weights[ids]) > limit
+    said = plain(message)
+    ids, values = vectors([pieces_of(said)], rows, scale)[0]
+    # Marks alone are like a question, for questions end in them.
+    return any(map(str.isalpha, said)) and float(values @ weights[ids]) > limit
 
 
 @cache

@@ -13,7 +13,7 @@ from tests.test_chat import chat_with, run, say
 
 UNSEEN = Path(__file__).parent / "medicine.tsv"  # written by somebody who had not seen the rules
 DOCTOR = {"es": "un médico o un farmacéutico", "en": "a doctor or a pharmacist"}
-FOUND, MISTAKEN = 0.9, 0.15  # shares; 58 of 60 and 6 of 60 were counted
+FOUND, MISTAKEN = 0.9, 0.1  # shares; 59 of 60 and 3 of 60 were counted
 
 
 def unseen(kind: str) -> list[str]:
@@ -37,7 +37,10 @@ def test_most_unseen_questions_are_seen_and_little_else() -> None:
         (["PUEDO TOMAR DOS PASTIYAS"], True),
         (["k pasa si mezclo el lorasepam kon bino"], True),
         (["Mi nieta me puso esto en la tablet, ¿cómo se usa?"], False),
+        (["Trabajo en una farmacia y llego agotada a casa."], False),
+        (["I work in a pharmacy and I'm burnt out."], False),
         (["¿?"], False),
+        (["..."], False),
         ([""], False),
     ],
 )
